@@ -1,0 +1,1 @@
+"""Episodes: what was sensed and commanded, from robots, simulators, bags and CSV."""

@@ -1,0 +1,91 @@
+"""From episodes at any rate to sequences on the model's own time grid."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+
+from mbrl_control.data.episodes import Episode
+from mbrl_control.robot import RobotSpec, wrap_angle
+
+
+@dataclass(frozen=True)
+class Sequences:
+    """M stretches of K model steps each.
+
+    Attributes:
+        state: [M, K + 1, S], wrapped angles kept continuous within a stretch.
+        action: [M, K, A] mean of the command that was in effect during each model step (delays removed).
+        start: [M] time of the first state, s.
+    """
+
+    state: np.ndarray
+    action: np.ndarray
+    start: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.state)
+
+    @staticmethod
+    def join(parts: Iterable[Sequences]) -> Sequences:
+        """All stretches of several sets with equal K."""
+        sets = list(parts)
+        return Sequences(*(np.concatenate([getattr(p, f) for p in sets]) for f in ("state", "action", "start")))
+
+
+def unwrap(state: np.ndarray, wraps: np.ndarray) -> np.ndarray:
+    """[T, S] with the wrapping angles made continuous along time."""
+    out = state.copy()
+    if wraps.any() and len(out):
+        out[:, wraps] = np.unwrap(out[:, wraps], axis=0)
+    return out
+
+
+def effective_action(episode: Episode, start: np.ndarray, dt: float, delays: np.ndarray) -> np.ndarray:
+    """Mean command in effect over [start, start + dt], [M, A]: the exact integral of the zero-order hold, shifted by each axis' delay."""
+    widths = np.diff(episode.time)
+    total = np.vstack([np.zeros((1, episode.action.shape[1])), np.cumsum(episode.action[:-1] * widths[:, None], axis=0)])
+    out = np.empty((len(start), episode.action.shape[1]))
+    for axis, delay in enumerate(delays):
+        begin, end = start - delay, start + dt - delay
+
+        def integral(at: np.ndarray, axis: int = axis) -> np.ndarray:
+            cell = np.clip(np.searchsorted(episode.time, at, side="right") - 1, 0, len(episode.time) - 1)
+            return total[cell, axis] + episode.action[cell, axis] * (at - episode.time[cell])
+
+        out[:, axis] = (integral(end) - integral(begin)) / dt
+    return out
+
+
+def sequences(episode: Episode, spec: RobotSpec, steps: int = 1, stride_s: float | None = None) -> Sequences:
+    """Cut an episode into overlapping stretches on the model's grid.
+
+    Args:
+        episode: data at any rate, without gaps.
+        spec: gives the model step, the delays and which angles wrap.
+        steps: K, model steps per stretch.
+        stride_s: time between starts; by default every sample starts one, so data faster than the model step is used whole.
+
+    Returns:
+        The stretches; none when the episode is shorter than one.
+    """
+    dt, last = spec.model_dt, episode.time[-1] if len(episode) else -np.inf
+    first = (episode.time[0] if len(episode) else 0.0) + spec.delays.max()
+    starts = episode.time if stride_s is None else np.arange(first, last, stride_s)
+    starts = starts[(starts >= first - 1e-9) & (starts + steps * dt <= last + 1e-9)]
+    if not len(starts):
+        return Sequences(np.empty((0, steps + 1, spec.state_dim)), np.empty((0, steps, spec.action_dim)), np.empty(0))
+    smooth = unwrap(episode.state, spec.wraps)
+    state = np.empty((len(starts), steps + 1, spec.state_dim))
+    action = np.empty((len(starts), steps, spec.action_dim))
+    for k in range(steps + 1):
+        at = starts + k * dt
+        for i in range(spec.state_dim):
+            state[:, k, i] = np.interp(at, episode.time, smooth[:, i])
+        if k < steps:
+            action[:, k] = effective_action(episode, at, dt, spec.delays)
+    shift = wrap_angle(state[:, 0, spec.wraps]) - state[:, 0, spec.wraps]
+    state[:, :, spec.wraps] += shift[:, None, :]
+    return Sequences(state, action, starts)

@@ -1,0 +1,27 @@
+"""The one exception that a user is meant to read: a sentence with place, value, allowed range and what to do."""
+
+from __future__ import annotations
+
+
+class UserError(Exception):
+    """Bad input, told in words. The command line prints it and exits with a status other than 0; never a traceback."""
+
+
+class SpecError(UserError):
+    """Every fault of a robot YAML at once.
+
+    Args:
+        faults: one sentence per fault, each with file, line, key, value and what is allowed.
+    """
+
+    def __init__(self, faults: list[str]) -> None:
+        self.faults = faults
+        super().__init__("\n".join(faults))
+
+
+class SnapshotError(UserError):
+    """A model snapshot that must not be used: damaged, unsafe, or of another robot."""
+
+
+class DataError(UserError):
+    """A recording that cannot be read or does not hold what was asked for."""

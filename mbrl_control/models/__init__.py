@@ -1,0 +1,1 @@
+"""What will happen: learned and known models behind one contract."""

@@ -1,0 +1,60 @@
+"""Parts found by file name: planner `icem` is the module `mbrl_control.planning.icem`. A new part is a new file.
+
+A part module has a dataclass `Options` (its settings, with defaults) and a function `build(spec, options)`.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+
+from mbrl_control.errors import UserError
+
+
+def kinds(package: str) -> list[str]:
+    """Names of the parts in a package of mbrl_control: its modules that define `build` (nothing is imported).
+
+    Args:
+        package: `costs`, `models` or `planning`.
+    """
+    folder = Path(__file__).parent / package
+    return sorted(p.stem for p in folder.glob("*.py") if p.stem not in ("__init__", "base") and "\ndef build(" in p.read_text("utf-8"))
+
+
+def find(package: str, kind: str) -> ModuleType:
+    """Import a part.
+
+    Raises:
+        UserError: no such part; the sentence names the nearest.
+    """
+    known = kinds(package)
+    if kind not in known:
+        near = difflib.get_close_matches(kind, known, n=1, cutoff=0.0)
+        raise UserError(f"{package}.kind = '{kind}' is not known; nearest: '{near[0] if near else ''}' (known: {', '.join(known)})")
+    return importlib.import_module(f"mbrl_control.{package}.{kind}")
+
+
+def options(package: str, kind: str, given: dict[str, Any]) -> Any:
+    """The part's validated `Options`.
+
+    Raises:
+        UserError: unknown option or a value of the wrong type or range; every fault in one sentence each.
+    """
+    module = find(package, kind)
+    known = list(module.Options.__dataclass_fields__)
+    faults = []
+    for key in given:
+        if key not in known:
+            near = difflib.get_close_matches(key, known, n=1, cutoff=0.0)
+            faults.append(f"{package} '{kind}': unknown option '{key}'" + (f"; nearest: '{near[0]}' (known: {', '.join(known)})" if near else "; it has none"))
+    if not faults:
+        try:
+            return TypeAdapter(module.Options).validate_python(given)
+        except ValidationError as error:
+            faults = [f"{package} '{kind}': option {'.'.join(map(str, e['loc']))} = {e['input']!r}: {e['msg']}" for e in error.errors()]
+    raise UserError("\n".join(faults))

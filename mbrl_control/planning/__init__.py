@@ -1,0 +1,1 @@
+"""What to do: sampling planners on one loop, their proposals, and rollouts."""

@@ -1,0 +1,383 @@
+"""RobotSpec: the one schema of a robot YAML. A robot is data: signals, limits, rates, and which parts drive it."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+import math
+import re
+from functools import cached_property
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from mbrl_control import strict_yaml
+from mbrl_control.errors import SpecError
+
+UNITS = ("1", "m", "rad", "m/s", "rad/s", "m/s^2", "rad/s^2", "N", "N*m", "V", "A", "s")
+Unit = Literal["1", "m", "rad", "m/s", "rad/s", "m/s^2", "rad/s^2", "N", "N*m", "V", "A", "s"]
+Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$", max_length=40)]
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Range = tuple[Finite, Finite]
+Options = dict[str, Finite | bool | str | list[Finite] | list[str] | dict[str, Finite]]
+
+
+class Strict(BaseModel):
+    """A frozen part of the schema that refuses unknown keys."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Signal(Strict):
+    """What state and command signals share: where a number comes from or goes to.
+
+    A number is found by topic, message type and field path. In a `sensor_msgs/msg/JointState` it is found by joint
+    name instead, whatever the order in the message. A path ending in `yaw`, `pitch` or `roll` reads a quaternion.
+    """
+
+    name: Name = Field(description="name used everywhere else: costs, reports, plots")
+    unit: Unit = Field(description="SI unit; angles in radians")
+    joint: str | None = Field(None, description="joint name (JointState, JointTrajectory)")
+    column: str | None = Field(None, description="column of CSV logs; by default the signal's name")
+
+
+class StateSignal(Signal):
+    """One number of the state vector."""
+
+    topic: str = Field("joint_states", description="topic, relative names preferred")
+    type: str = Field("sensor_msgs/msg/JointState", pattern=r"^\w+/msg/\w+$", description="message type")
+    field: str = Field("position", description="path in the message, e.g. twist.twist.linear.x or data[2]")
+    bounds: Range | None = Field(None, description="plausible values; others are rejected as sensor faults")
+    wraps: bool = Field(False, description="an angle that repeats every 2 pi")
+    rate_of: str | None = Field(None, description="the signal whose time derivative this one is")
+
+    @model_validator(mode="after")
+    def _check(self) -> StateSignal:
+        if self.wraps and self.unit != "rad":
+            raise ValueError(f"only a signal in rad can wrap, not one in {self.unit}")
+        if self.bounds and not self.bounds[0] < self.bounds[1]:
+            raise ValueError(f"bounds {list(self.bounds)} are empty: the first must be below the second")
+        return self
+
+
+class CommandSignal(Signal):
+    """One number of the command vector, with its limits."""
+
+    topic: str = Field("commands", description="topic, relative names preferred")
+    type: str = Field("std_msgs/msg/Float64MultiArray", pattern=r"^\w+/msg/\w+$", description="message type")
+    field: str = Field("data[0]", description="path in the message")
+    limits: Range = Field(description="least and greatest command ever sent")
+    max_rate: Positive | None = Field(None, description="greatest change per second")
+    delay_s: float = Field(0.0, ge=0, le=2, description="time from command to effect")
+    zero: Finite = Field(0.0, description="the command that does nothing: `zero` sends it")
+
+    @model_validator(mode="after")
+    def _check(self) -> CommandSignal:
+        low, high = self.limits
+        if not low < high:
+            raise ValueError(f"limits {[low, high]} are empty: the first must be below the second")
+        if not low <= self.zero <= high:
+            raise ValueError(f"zero = {self.zero} lies outside the limits {[low, high]}")
+        return self
+
+
+class Condition(Strict):
+    """`|signal - target| < within` (angles compared around the circle)."""
+
+    signal: Name
+    target: Finite = 0.0
+    within: Positive
+
+
+class SuccessSpec(Strict):
+    """When the task counts as solved: every condition holds for a time without a break."""
+
+    conditions: list[Condition] = Field(min_length=1)
+    hold_s: Positive = 3.0
+
+
+class CostSpec(Strict):
+    """The cost to minimise; `options` are the fields of the module `mbrl_control.costs.<kind>`."""
+
+    kind: Name = "quadratic"
+    options: Options = Field(default_factory=dict)
+
+
+class ModelSpec(Strict):
+    """The learned model; `options` are the fields of the module `mbrl_control.models.<kind>`."""
+
+    kind: Name = "ensemble"
+    members: int = Field(5, ge=1, le=20)
+    hidden: list[Annotated[int, Field(ge=1, le=2048)]] = Field([128, 128], min_length=1, max_length=6)
+    ignore: list[str] = Field(default_factory=list, description="state signals that the dynamics do not depend on")
+    mirror: list[str] = Field(default_factory=list, description="signals (state and command) whose signs may all be flipped together")
+    options: Options = Field(default_factory=dict)
+
+
+class PlannerSpec(Strict):
+    """The planner; `options` are the fields of the module `mbrl_control.planning.<kind>`."""
+
+    kind: Name = "icem"
+    horizon: int = Field(20, ge=1, le=200, description="model steps")
+    candidates: int = Field(128, ge=2, le=100_000, description="action sequences per iteration")
+    iterations: int = Field(3, ge=1, le=50)
+    knots: int | None = Field(None, ge=2, le=200, description="spline knots over the horizon; none: one action per model step")
+    spline: Literal["hold", "linear", "cubic"] = "cubic"
+    propagation: Literal["mean", "ts1", "tsinf"] = "tsinf"
+    risk: Literal["mean", "std", "cvar"] = "mean"
+    risk_weight: float = Field(0.0, ge=0, le=100, description="k of mean + k std")
+    cvar_alpha: float = Field(0.3, gt=0, le=1, description="share of the worst members that cvar averages")
+    disagreement: float = Field(0.0, ge=-10, le=100, description="weight of the members' disagreement; negative seeks it")
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    options: Options = Field(default_factory=dict)
+
+
+class TrainerSpec(Strict):
+    """When and how the model is refitted while the robot runs."""
+
+    first_fit_s: Positive = Field(3.0, description="seconds of data before the first fit")
+    refit_every_s: Positive = Field(1.0, description="seconds of new data per refit")
+    explore_s: float = Field(3.0, ge=0, description="seconds of smooth random excitation before planning may begin")
+    explore_scale: float = Field(1.0, gt=0, le=1, description="amplitude of the excitation, as a share of the limits")
+    explore_smoothness_s: Positive = Field(0.3, description="time constant of the excitation")
+    noise: float = Field(0.0, ge=0, le=1, description="exploration noise added to plans at first, share of the half range")
+    noise_fade_s: Positive = Field(10.0, description="experience after which that noise is down to 1/e")
+    epochs: int = Field(20, ge=1, le=1000, description="passes over the data per refit, at most")
+    budget_s: Positive = Field(3.0, description="time limit of a refit")
+    window_s: Positive = Field(600.0, description="older data is forgotten")
+    holdout: float = Field(0.1, ge=0.02, le=0.5, description="share of the data kept for the gate")
+    gate_ratio: float = Field(1.1, ge=1, le=10, description="a snapshot may be at most this factor worse on held-out data")
+
+
+class SimSpec(Strict):
+    """The robot's twin in MuJoCo: every state signal with a joint is that joint's position or velocity."""
+
+    mjcf: str = Field(description="MJCF file, relative to the YAML, or one that ships with mbrl_sim")
+    actuators: list[str] = Field(min_length=1, description="actuator names in the order of `command`")
+    start: dict[str, Finite] = Field(default_factory=dict, description="state signals at reset; others 0")
+    start_noise: float = Field(0.01, ge=0, le=1, description="standard deviation added to the start")
+    command_timeout_s: Positive = Field(0.1, description="without a command for so long the plant applies `zero`")
+    state_hz: Positive = Field(100.0, description="rate of the published state")
+
+
+class CsvSpec(Strict):
+    """How logs in CSV map to signals: `column` of each signal, and the time column."""
+
+    time: str = "time"
+    delimiter: str = Field(",", min_length=1, max_length=1)
+
+
+class RobotSpec(Strict):
+    """A robot: everything that the stack must be told, and nothing else."""
+
+    name: Name
+    title: str = Field("", max_length=200)
+    rate_hz: float = Field(50.0, ge=1, le=1000, description="tick: commands per second")
+    plan_hz: float = Field(25.0, gt=0, le=1000, description="plans per second")
+    model_dt: float = Field(0.05, gt=0, le=1, description="model step: the grid of the horizon, s")
+    state: list[StateSignal] = Field(min_length=1, max_length=200)
+    command: list[CommandSignal] = Field(min_length=1, max_length=60)
+    state_timeout_s: Positive = Field(0.1, description="a state older than this is not acted on")
+    safe_action: Literal["zero", "hold", "brake", "policy"] = Field("zero", description="what to do when there is nothing better")
+    brake_gain: float = Field(1.0, ge=0, description="`brake`: command per unit of the paired rate, against it")
+    cost: CostSpec
+    success: SuccessSpec | None = None
+    model: ModelSpec = ModelSpec()
+    planner: PlannerSpec = PlannerSpec()
+    trainer: TrainerSpec = TrainerSpec()
+    sim: SimSpec | None = None
+    csv: CsvSpec = CsvSpec()
+
+    @model_validator(mode="after")
+    def _check(self) -> RobotSpec:
+        faults: list[str] = []
+        names = [s.name for s in (*self.state, *self.command)]
+        faults += [f"signal name '{n}' stands twice; every name must be its own" for n in sorted(set(names)) if names.count(n) > 1]
+        state_names = [s.name for s in self.state]
+        for signal in self.state:
+            if signal.rate_of is not None and signal.rate_of not in state_names:
+                faults.append(_unknown(f"state '{signal.name}': rate_of", signal.rate_of, state_names))
+        lists: list[tuple[str, list[str], list[str]]] = [
+            ("model.ignore", self.model.ignore, state_names),
+            ("model.mirror", self.model.mirror, names),
+            ("success", [c.signal for c in self.success.conditions] if self.success else [], state_names),
+            ("sim.start", list(self.sim.start) if self.sim else [], state_names),
+        ]
+        faults += [_unknown(where, n, known) for where, given, known in lists for n in given if n not in known]
+        if self.sim and len(self.sim.actuators) != len(self.command):
+            faults.append(f"sim.actuators: {len(self.sim.actuators)} names for {len(self.command)} commands; give one each")
+        if self.plan_hz > self.rate_hz:
+            faults.append(f"plan_hz = {self.plan_hz} is above rate_hz = {self.rate_hz}; at most one plan a tick")
+        if self.model_dt < 0.999 / self.rate_hz:
+            faults.append(f"model_dt = {self.model_dt} s is shorter than a tick of {1 / self.rate_hz:g} s; use at least one tick")
+        if faults:
+            raise ValueError("; ".join(faults))
+        return self
+
+    @cached_property
+    def state_names(self) -> tuple[str, ...]:
+        """Names of the state signals, in vector order."""
+        return tuple(s.name for s in self.state)
+
+    @cached_property
+    def command_names(self) -> tuple[str, ...]:
+        """Names of the command signals, in vector order."""
+        return tuple(c.name for c in self.command)
+
+    @property
+    def state_dim(self) -> int:
+        """S."""
+        return len(self.state)
+
+    @property
+    def action_dim(self) -> int:
+        """A."""
+        return len(self.command)
+
+    @property
+    def tick_s(self) -> float:
+        """Period of the tick, s."""
+        return 1.0 / self.rate_hz
+
+    @cached_property
+    def action_low(self) -> np.ndarray:
+        """[A] least commands."""
+        return np.array([c.limits[0] for c in self.command])
+
+    @cached_property
+    def action_high(self) -> np.ndarray:
+        """[A] greatest commands."""
+        return np.array([c.limits[1] for c in self.command])
+
+    @cached_property
+    def action_zero(self) -> np.ndarray:
+        """[A] the commands that do nothing."""
+        return np.array([c.zero for c in self.command])
+
+    @cached_property
+    def action_max_rate(self) -> np.ndarray:
+        """[A] greatest change per second; inf where unlimited."""
+        return np.array([c.max_rate if c.max_rate is not None else math.inf for c in self.command])
+
+    @cached_property
+    def delays(self) -> np.ndarray:
+        """[A] time from command to effect, s."""
+        return np.array([c.delay_s for c in self.command])
+
+    @cached_property
+    def wraps(self) -> np.ndarray:
+        """[S] bool: angles that repeat every 2 pi."""
+        return np.array([s.wraps for s in self.state])
+
+    @cached_property
+    def state_low(self) -> np.ndarray:
+        """[S] least plausible values; -inf where unbounded."""
+        return np.array([s.bounds[0] if s.bounds else -math.inf for s in self.state])
+
+    @cached_property
+    def state_high(self) -> np.ndarray:
+        """[S] greatest plausible values; inf where unbounded."""
+        return np.array([s.bounds[1] if s.bounds else math.inf for s in self.state])
+
+    @cached_property
+    def rate_pairs(self) -> tuple[tuple[int, int], ...]:
+        """(index of a signal, index of its time derivative) for every `rate_of`."""
+        index = {n: i for i, n in enumerate(self.state_names)}
+        return tuple((index[s.rate_of], i) for i, s in enumerate(self.state) if s.rate_of is not None)
+
+    @cached_property
+    def hash(self) -> str:
+        """Hash of what a model depends on: signals, limits and the model step. Snapshots of another robot are refused by it."""
+        keep = {
+            "model_dt": self.model_dt,
+            "state": [[s.name, s.unit, s.wraps, s.rate_of] for s in self.state],
+            "command": [[c.name, c.unit, list(c.limits), c.delay_s] for c in self.command],
+            "model": self.model.model_dump(),
+        }
+        return hashlib.sha256(json.dumps(keep, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _unknown(where: str, given: str, known: list[str]) -> str:
+    near = difflib.get_close_matches(given, known, n=1, cutoff=0.0)
+    hint = f"; did you mean '{near[0]}'?" if near else ""
+    return f"{where} names '{given}', which is no signal of this robot (known: {', '.join(known)}){hint}"
+
+
+def wrap_angle(angle: np.ndarray) -> np.ndarray:
+    """Angle to [-pi, pi), rad."""
+    return (angle + math.pi) % (2 * math.pi) - math.pi
+
+
+def shipped() -> dict[str, Path]:
+    """The robots that ship with the product: name to YAML path."""
+    folder = Path(str(resources.files("mbrl_control"))) / "robots"
+    return {p.stem: p for p in sorted(folder.glob("*.yaml"))}
+
+
+def _known_keys(path: tuple[str | int, ...]) -> list[str]:
+    """Valid keys of the mapping that `path` leads to."""
+    kind: Any = RobotSpec
+    for step in path:
+        if isinstance(step, int):
+            continue
+        info = kind.model_fields.get(step) if isinstance(kind, type) and issubclass(kind, Strict) else None
+        if info is None:
+            return []
+        found = re.findall(r"mbrl_control\.robot\.(\w+)", str(info.annotation))
+        kind = next((globals()[n] for n in found if isinstance(globals().get(n), type) and issubclass(globals()[n], Strict)), None)
+    return list(kind.model_fields) if isinstance(kind, type) and issubclass(kind, Strict) else []
+
+
+def _sentence(source: strict_yaml.YamlSource, error: Any) -> str:
+    path = tuple(p for p in error["loc"] if not (isinstance(p, str) and p.startswith("function-")))
+    key = ".".join(str(p) for p in path) or "the file"
+    where = source.place(path)
+    kind, text = error["type"], error["msg"].removeprefix("Value error, ")
+    if kind == "extra_forbidden":
+        known = _known_keys(path[:-1])
+        near = difflib.get_close_matches(str(path[-1]), known, n=1, cutoff=0.0)
+        return f"{where}: unknown key '{key}'" + (f"; nearest valid key: '{near[0]}' (valid: {', '.join(known)})" if near else "")
+    if kind == "missing":
+        return f"{where}: key '{key}' is missing; it is required"
+    value = "" if isinstance(error["input"], (dict, list)) else f" = {error['input']!r}"
+    if kind == "literal_error" and isinstance(error["input"], str):
+        allowed = re.findall(r"'([^']*)'", str(error["ctx"]["expected"]))
+        near = difflib.get_close_matches(error["input"], allowed, n=1, cutoff=0.0)
+        text += f"; nearest: '{near[0]}'" if near else ""
+    return f"{where}: {key}{value}: {text[0].lower()}{text[1:]}"
+
+
+def load(robot: str | Path) -> RobotSpec:
+    """Read a robot by shipped name or by the path of a YAML file.
+
+    Args:
+        robot: `cartpole`, … (see `shipped`) or a path.
+
+    Returns:
+        The validated spec.
+
+    Raises:
+        SpecError: all faults at once, each with file, line, key, value, allowed values and nearest key.
+    """
+    known = shipped()
+    path = known.get(str(robot), Path(robot))
+    if str(robot) not in known and not path.exists():
+        near = difflib.get_close_matches(str(robot), list(known), n=1, cutoff=0.0)
+        hint = f"; nearest: '{near[0]}'" if near else ""
+        raise SpecError([f"robot '{robot}' is neither a shipped robot ({', '.join(known)}) nor a file{hint}"])
+    return validate(strict_yaml.read(path))
+
+
+def validate(source: strict_yaml.YamlSource) -> RobotSpec:
+    """A spec from parsed YAML; see `load`."""
+    if not isinstance(source.data, dict):
+        raise SpecError([f"{source.name}:1: a robot file is a mapping of keys, not {type(source.data).__name__}"])
+    try:
+        return RobotSpec.model_validate(source.data)
+    except ValidationError as error:
+        raise SpecError([_sentence(source, e) for e in error.errors()]) from error
