@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from mbrl_control.errors import UserError
-from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
+from rcl_interfaces.msg import IntegerRange, ParameterDescriptor
 from rclpy.node import Node
 
 _GREATEST = 1e12
@@ -39,10 +40,15 @@ def flag(node: Node, name: str, default: bool, description: str) -> bool:
 
 
 def number(node: Node, name: str, default: float, description: str, least: float = 0.0) -> float:
-    """A float of at least `least`."""
-    span = [FloatingPointRange(from_value=least, to_value=_GREATEST)]
-    value: float = _declare(node, name, default, ParameterDescriptor(description=description, read_only=True, floating_point_range=span))
-    return value
+    """A finite float of at least `least`; a whole number may be written without a point.
+
+    Raises:
+        UserError: no number, or below `least`.
+    """
+    value = _declare(node, name, default, ParameterDescriptor(description=description, read_only=True, dynamic_typing=True))
+    if isinstance(value, bool) or not isinstance(value, int | float) or not (math.isfinite(value) and value >= least):
+        raise UserError(f"parameter '{name}' of node {node.get_fully_qualified_name()} = {value!r} must be a number of at least {least} ({description})")
+    return float(value)
 
 
 def integer(node: Node, name: str, default: int, description: str, least: int = 0) -> int:

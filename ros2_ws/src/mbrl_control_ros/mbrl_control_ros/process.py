@@ -10,10 +10,11 @@ from contextlib import contextmanager
 
 import rclpy
 from mbrl_control.errors import UserError
-from rclpy.exceptions import InvalidParameterTypeException, ParameterUninitializedException
+from rclpy.exceptions import InvalidParameterException, InvalidParameterTypeException, InvalidParameterValueException
 from rclpy.signals import SignalHandlerOptions
 
 _BOOTSTRAP_GUARD = "_ROS_WHEELS_BOOTSTRAP_COMPLETE"
+_BAD_PARAMETER = (InvalidParameterException, InvalidParameterTypeException, InvalidParameterValueException)
 
 
 class Stop:
@@ -48,7 +49,7 @@ def run(body: Callable[[Stop], None], args: list[str] | None) -> None:
     try:
         with ros(args) as stop:
             body(stop)
-    except (UserError, InvalidParameterTypeException, ParameterUninitializedException) as error:
+    except (UserError, *_BAD_PARAMETER) as error:
         print(f"{error}", file=sys.stderr)
         sys.exit(2)
 

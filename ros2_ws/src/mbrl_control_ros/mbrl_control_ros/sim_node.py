@@ -53,11 +53,13 @@ class SimNode(Node):
         step_s = float(self._plant.model.opt.timestep)
         self._steps = mjcf.whole_steps(self.period_s, step_s, "1 / sim.state_hz")
         self._step_s = step_s
+        if self._change_at_s > 0.0:
+            self._plant.change(self._change, 1.0)  # a wrong name shows now, not in a minute
         self._state = self._plant.reset(np.random.default_rng(seed))
         self._states = JointStates(self.spec)
         self._commands = Commands(self.spec)
         self.held = HeldCommand(self.spec.action_zero, self.spec.sim.command_timeout_s, step_s)
-        self._publishers = {t: self.create_publisher(JointState, t, qos.STREAM) for t in self._states.topics}
+        self._state_publishers = {t: self.create_publisher(JointState, t, qos.STREAM) for t in self._states.topics}
         self._clock_publisher = self.create_publisher(Clock, "/clock", qos.STREAM) if own_clock else None
         for topic, kind in self._commands.topics.items():
             self.create_subscription(message_class(kind), topic, self._on_command(topic), qos.NEWEST)
@@ -94,7 +96,7 @@ class SimNode(Node):
         """Send the present state, and the clock."""
         stamp = to_stamp(self.sim_time) if self._use_sim_time else self.get_clock().now().to_msg()
         for topic, message in self._states.compose(self._state, stamp).items():
-            self._publishers[topic].publish(message)
+            self._state_publishers[topic].publish(message)
         if self._clock_publisher is not None:
             self._clock_publisher.publish(Clock(clock=to_stamp(self.sim_time)))
 
