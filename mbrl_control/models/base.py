@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 import torch
 
-from mbrl_control.robot import RobotSpec
+from mbrl_control.store.snapshot import Snapshot
 
 
 class Step(NamedTuple):
@@ -57,25 +56,6 @@ class Model(Protocol):
         ...
 
 
-@dataclass(frozen=True)
-class Snapshot:
-    """A model frozen for use by another process.
-
-    Attributes:
-        kind: name of the part that can load it (`ensemble`, …).
-        spec_hash: hash of the robot it was fitted for.
-        version: grows by one each publication.
-        weights: named arrays: parameters, normaliser, elites; nothing else is needed to predict.
-        figures: training and gate figures, JSON values.
-    """
-
-    kind: str
-    spec_hash: str
-    version: int
-    weights: dict[str, np.ndarray]
-    figures: dict[str, Any] = field(default_factory=dict)
-
-
 class LearnedModel(Model, Protocol):
     """A model that is fitted to data and can be saved."""
 
@@ -91,15 +71,3 @@ class LearnedModel(Model, Protocol):
         """Take over a snapshot's weights in place (buffers keep their addresses)."""
         ...
 
-
-def check_spec(snapshot: Snapshot, spec: RobotSpec) -> None:
-    """Refuse a snapshot of another robot.
-
-    Raises:
-        SnapshotError: the spec hashes differ.
-    """
-    from mbrl_control.errors import SnapshotError
-
-    if snapshot.spec_hash != spec.hash:
-        raise SnapshotError(f"snapshot version {snapshot.version} was fitted for another robot or model (hash {snapshot.spec_hash}), "
-                            f"not for '{spec.name}' (hash {spec.hash}); fit it again with this robot's YAML")
