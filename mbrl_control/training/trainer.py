@@ -113,7 +113,8 @@ class Trainer:
         self._fitted_at = self.experience_s
         train, validation = self._split(1)
         held = self._split(GATE_STEPS)[1]
-        figures = self.model.fit(train, self.rng, epochs=trainer.epochs, budget_s=trainer.budget_s, holdout=validation)
+        figures = self.model.fit(train, self.rng, epochs=trainer.epochs, budget_s=trainer.budget_s,
+                                 holdout=validation if len(validation) else trainer.holdout)
         wraps = self.spec.wraps
         score = k_step_error(self.model, held, wraps) if len(held) else float("nan")
         incumbent = float("nan")
