@@ -18,6 +18,7 @@ def application() -> typer.Typer:
     """The program with its own commands and those of installed packages (an entry point is a function that takes the Typer)."""
     app = typer.Typer(help="Model-predictive control on a model that the robot learns while it runs.", no_args_is_help=True,
                       add_completion=True, pretty_exceptions_enable=False, rich_markup_mode=None)
+    app.callback()(lambda: None)
     for command in (demo.add,):
         command(app)
     for entry in entry_points(group=GROUP):
