@@ -19,8 +19,8 @@ from mbrl_control.errors import SnapshotError
 from mbrl_control.models.base import LearnedModel
 from mbrl_control.planning import base as planning
 from mbrl_control.planning.plan import Plan, PlanRequest
+from mbrl_control.priority import cores_for, freeze_garbage, pin
 from mbrl_control.robot import RobotSpec
-from mbrl_control.runtime.cadence import cores_for, freeze_garbage, pin
 from mbrl_control.runtime.layout import Layout
 from mbrl_control.runtime.mailbox import Mailbox
 from mbrl_control.store import ModelStore
