@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import json
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -15,8 +16,9 @@ from diagnostic_msgs.msg import DiagnosticArray
 from mbrl_control import robot
 from mbrl_control.errors import UserError
 from mbrl_control.messages import DECISION_TOPIC, STAMPED_COMMAND_TOPIC, CommandWriter, StateReader
+from mbrl_control.priority import freeze_garbage, real_time
 from mbrl_control.robot import RobotSpec
-from mbrl_control.runtime.cadence import Cadence, freeze_garbage, real_time
+from mbrl_control.runtime.cadence import Cadence
 from mbrl_control.runtime.controller import Controller, Decision
 from mbrl_control.runtime.process_link import ProcessLink
 from mbrl_control.runtime.wind_down import wind_down
@@ -43,9 +45,10 @@ class Loop:
         node: that owns the topics.
         source: name or path of the robot's YAML.
         run_dir: folder of the run.
+        store: folder of the model store.
     """
 
-    def __init__(self, node: ControllerNode, source: str, run_dir: Path) -> None:
+    def __init__(self, node: ControllerNode, source: str, run_dir: Path, store: Path) -> None:
         self.node = node
         self.spec: RobotSpec = robot.load(source)
         self._reader = StateReader(self.spec)
@@ -53,10 +56,12 @@ class Loop:
         states = {topic: message_class(kind) for topic, kind in self._reader.topics().items()}
         self._received: dict[str, float] = {}
         self._sent_plan: Any = None
+        self._run_dir = run_dir
         self.figures = Figures(self.spec, node.get_name())
         run_dir.mkdir(parents=True, exist_ok=True)
-        self.link = ProcessLink(source, self.spec, run_dir / "store", node.seed, run_dir / "planner.log", iterations_fixed=not node.anytime)
+        self.link = ProcessLink(source, self.spec, store, node.seed, run_dir / "planner.log", iterations_fixed=not node.anytime)
         self.core = Controller(self.spec, self.link, node.seed)
+        self.cadence = Cadence(self.spec.tick_s)
         self._subscriptions = [node.create_subscription(kind, topic, self._on_state(topic), qos.NEWEST) for topic, kind in states.items()]
         self._commands = {t: node.create_publisher(message_class(k), t, qos.COMMAND) for t, k in self._writer.topics().items()}
         self._stamped = node.create_publisher(JointState, STAMPED_COMMAND_TOPIC, qos.STREAM)
@@ -66,9 +71,18 @@ class Loop:
         self.link.start()
 
     def begin(self) -> None:
-        """Forget what is from before: a plan made then, states and commands."""
+        """Forget what is from before: a plan made then, states and commands; deadlines count from now."""
         self.link.receive(time.monotonic())
         self.core.new_episode()
+        self.cadence = Cadence(self.spec.tick_s)
+
+    def save_figures(self) -> None:
+        """Leave the figures since activation in `controller.json` of the run's folder."""
+        late, cadence = self.cadence.lateness_us(), self.cadence
+        figures = {"rate_hz": self.spec.rate_hz, "ticks": cadence.ticks, "missed": cadence.missed, "lateness_us": late}
+        partial = self._run_dir / "controller.json.partial"
+        partial.write_text(json.dumps({"cadence": figures, "planner_restarts": self.link.restarts}) + "\n", "utf-8")
+        partial.replace(self._run_dir / "controller.json")
 
     def close(self) -> None:
         """End the planner's process and give up the topics."""
@@ -97,17 +111,23 @@ class Loop:
 
         return callback
 
-    def tick(self, deadline: float, lateness_s: float, missed: int) -> None:
-        """Decide and send the command of the period that begins at `deadline`, then tell about it."""
-        decision = self.core.tick(deadline)
+    def tick(self, idle: Callable[[float], None]) -> None:
+        """Serve callbacks until the next deadline, then decide and send the command of the period that begins, and tell about it."""
+        missed_before = self.cadence.missed
+        lateness_s = -self.cadence.wait(idle) + time.monotonic()
+        if not self.node.active:
+            return
+        # The newest deadline gone by, so that time stays on the grid that plans are made for.
+        now = self.cadence.next - self.cadence.period
+        decision = self.core.tick(now)
         stamp = self.send(decision.command)
-        message = JointState(name=DECISION_NAMES, position=[*decision.numbers(), deadline, 1e6 * lateness_s])
+        message = JointState(name=DECISION_NAMES, position=[*decision.numbers(), now, 1e6 * lateness_s])
         message.header.stamp = stamp
         self._decisions.publish(message)
         if self.link.last_vector is not self._sent_plan:
             self._sent_plan = self.link.last_vector
             self._plans.publish(Float64MultiArray(data=self._sent_plan.tolist()))
-        self.figures.tick(decision, lateness_s, missed)
+        self.figures.tick(decision, lateness_s, self.cadence.missed - missed_before)
 
     def send(self, command: np.ndarray) -> Time:
         """Publish a command [A] on the robot's topics, and its stamped twin. Returns the stamp."""
@@ -134,7 +154,8 @@ class ControllerNode(LifecycleNode):
     def __init__(self) -> None:
         super().__init__("controller")
         self.source = parameters.text(self, "robot", "shipped robot or path of a robot YAML", default="")
-        self.run_dir = parameters.text(self, "run_dir", "folder of this run; models are taken from its subfolder 'store'", default="")
+        self.run_dir = parameters.text(self, "run_dir", "folder of this run", default="")
+        self.store_dir = parameters.text(self, "store_dir", "folder of model snapshots; by default 'store' in run_dir", default="")
         self.seed = parameters.integer(self, "seed", 0, "seed of excitation and planner")
         self.anytime = parameters.flag(self, "anytime", True, "planner ends early when its time is up; false: always all iterations")
         self.use_stamps = parameters.flag(self, "use_stamps", True, "age of a state from its header stamp; false: from its receipt")
@@ -150,7 +171,8 @@ class ControllerNode(LifecycleNode):
         try:
             if missing:
                 raise UserError(f"parameter '{missing[0]}' is not set; set it with -p {missing[0]}:=... or in a parameter file under '/**/controller'")
-            self.loop = Loop(self, self.source, Path(self.run_dir))
+            run_dir = Path(self.run_dir)
+            self.loop = Loop(self, self.source, run_dir, Path(self.store_dir) if self.store_dir else run_dir / "store")
         except (UserError, OSError) as error:
             self.get_logger().error(f"cannot configure: {error}")
             return TransitionCallbackReturn.FAILURE
@@ -193,6 +215,7 @@ class ControllerNode(LifecycleNode):
         if self.active and self.loop is not None:
             self.active = False
             self.loop.wind_down()
+            self.loop.save_figures()
             gc.enable()
             gc.unfreeze()
 
@@ -222,20 +245,12 @@ def _spin(node: ControllerNode, stop: Stop) -> None:
     executor.add_node(node)
     if node.autostart and node.trigger_configure() == TransitionCallbackReturn.SUCCESS:
         node.trigger_activate()
-    cadence: Cadence | None = None
     report_at = time.monotonic()
     while not stop and rclpy.ok():
-        if not node.active or node.loop is None:
-            cadence = None
-            executor.spin_once(timeout_sec=0.05)
+        if node.active and node.loop is not None:
+            node.loop.tick(executor.spin_once)
         else:
-            cadence = cadence or Cadence(node.loop.spec.tick_s)
-            missed_before = cadence.missed
-            deadline = cadence.wait(executor.spin_once)
-            lateness = time.monotonic() - deadline
-            # The newest deadline gone by, so that time stays on the grid that plans are made for.
-            if node.active and node.loop is not None:
-                node.loop.tick(cadence.next - cadence.period, lateness, cadence.missed - missed_before)
+            executor.spin_once(timeout_sec=0.05)
         if time.monotonic() >= report_at:
             report_at = max(report_at + REPORT_S, time.monotonic())
             node.report()

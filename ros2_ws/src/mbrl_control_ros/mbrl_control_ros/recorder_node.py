@@ -55,8 +55,10 @@ class RecorderNode(Node):
         flush_s = parameters.number(self, "flush_s", 0.25, "longest time that a message stays in memory, s", least=0.01)
         topics = recorded_topics(spec)
         self.bag = Recorder(folder, RecorderOptions(flush_s=flush_s, queue=waiting), self._tell)
+        states = {s.topic for s in spec.state}
         for topic, kind in topics.items():
-            self.create_subscription(kind, topic, self._take(topic, type_name(kind)), qos.EVERY, raw=True)
+            profile = qos.EVERY if topic in states else qos.EVERY_OWN
+            self.create_subscription(kind, topic, self._take(topic, type_name(kind)), profile, raw=True)
         self.get_logger().info(f"recording {spec.name} to {folder}")
 
     def _tell(self, event: RecorderEvent) -> None:
@@ -81,7 +83,7 @@ def _body(stop: Stop) -> None:
         cut_short = not node.bag.recording
     finally:
         node.bag.close()
-        node.get_logger().info(f"wrote {node.bag.counts.written} messages, dropped {node.bag.counts.dropped}")
+        node.get_logger().info(f"wrote {node.bag.written} messages, dropped {node.bag.dropped}")
         node.destroy_node()
     if cut_short:
         sys.exit(1)

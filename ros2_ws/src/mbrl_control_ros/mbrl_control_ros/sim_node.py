@@ -13,7 +13,8 @@ from mbrl_control import robot
 from mbrl_control.errors import UserError
 from mbrl_control.messages import CommandReader
 from mbrl_control.models import mjcf
-from mbrl_control.runtime.cadence import Cadence, freeze_garbage
+from mbrl_control.priority import freeze_garbage
+from mbrl_control.runtime.cadence import Cadence
 from mbrl_sim.plant import MujocoPlant
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
