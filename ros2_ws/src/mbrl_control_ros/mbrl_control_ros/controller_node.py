@@ -182,11 +182,11 @@ class ControllerNode(LifecycleNode):
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Begin to send commands, from the next period on."""
         assert self.loop is not None
-        self.loop.begin()
         if self._priority:
             for sentence in real_time(self._priority):
                 self.get_logger().warning(sentence)
         freeze_garbage()
+        self.loop.begin()  # last: the steps before take tens of milliseconds
         self.active = True
         return super().on_activate(state)
 
