@@ -29,7 +29,8 @@ def real_time(priority: int = 40) -> list[str]:
     """Best effort: SCHED_FIFO and locked memory. Returns a sentence for each that is not permitted."""
     notes = []
     try:
-        os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(priority))
+        # Reset on fork: a planner worker that inherited the priority would compete with the tick.
+        os.sched_setscheduler(0, os.SCHED_FIFO | os.SCHED_RESET_ON_FORK, os.sched_param(priority))
     except (OSError, AttributeError) as error:
         notes.append(f"no real-time priority ({error}); lateness may grow under load: allow it with 'rtprio' in limits.conf")
     if sys.platform.startswith("linux"):

@@ -100,7 +100,7 @@ class Running:
     """A node's process."""
 
     def __init__(self, module: str, domain: int, log: Path, arguments: list[str]) -> None:
-        from mbrl_control_ros.process import child_environment
+        from mbrl_control.runtime.process_link import child_environment
 
         environment = child_environment() | {"ROS_DOMAIN_ID": str(domain), "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST", "OMP_NUM_THREADS": "1"}
         self.log = log

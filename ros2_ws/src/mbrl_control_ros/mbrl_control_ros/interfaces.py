@@ -1,4 +1,4 @@
-"""Message classes by type name, stamps to seconds and back."""
+"""Names and classes of messages, and seconds to stamps."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from typing import Any
 
 from builtin_interfaces.msg import Time
 from mbrl_control.errors import UserError
+
+PLAN_TOPIC = "mbrl/plan"
 
 
 def message_class(name: str) -> type[Any]:
@@ -22,12 +24,9 @@ def message_class(name: str) -> type[Any]:
         raise UserError(f"message type '{name}' cannot be loaded ({error}); install the ROS package '{package}'") from error
 
 
-def stamp_seconds(message: Any) -> float | None:
-    """The header's stamp in seconds; None where there is no header or the stamp was never set."""
-    header = getattr(message, "header", None)
-    if header is None or (header.stamp.sec == 0 and header.stamp.nanosec == 0):
-        return None
-    return float(header.stamp.sec + header.stamp.nanosec * 1e-9)
+def type_name(kind: type[Any]) -> str:
+    """The reverse of `message_class`."""
+    return f"{kind.__module__.split('.')[0]}/msg/{kind.__name__}"
 
 
 def to_stamp(seconds: float) -> Time:

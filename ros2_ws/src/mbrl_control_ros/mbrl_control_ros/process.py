@@ -1,11 +1,10 @@
-"""What a node's process needs around rclpy: orderly stop on signals, and a clean environment for its children."""
+"""What a node's process needs around rclpy: an orderly stop on signals, and faults of the user told in words."""
 
 from __future__ import annotations
 
-import os
 import signal
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import rclpy
@@ -13,7 +12,6 @@ from mbrl_control.errors import UserError
 from rclpy.exceptions import InvalidParameterException, InvalidParameterTypeException, InvalidParameterValueException
 from rclpy.signals import SignalHandlerOptions
 
-_BOOTSTRAP_GUARD = "_ROS_WHEELS_BOOTSTRAP_COMPLETE"
 _BAD_PARAMETER = (InvalidParameterException, InvalidParameterTypeException, InvalidParameterValueException)
 
 
@@ -52,18 +50,3 @@ def run(body: Callable[[Stop], None], args: list[str] | None) -> None:
     except (UserError, *_BAD_PARAMETER) as error:
         print(f"{error}", file=sys.stderr)
         sys.exit(2)
-
-
-def child_environment(parent: Mapping[str, str] | None = None) -> dict[str, str]:
-    """Environment for a Python process that imports rclpy.
-
-    The PyPI wheels of ROS 2 start Python anew with a library path and leave a mark that this was done. A child that
-    inherits the mark but not the path could not load rclpy, so the mark goes where the path is missing.
-
-    Args:
-        parent: environment to start from; this process's own by default.
-    """
-    environment = dict(os.environ if parent is None else parent)
-    if "LD_LIBRARY_PATH" not in environment:
-        environment.pop(_BOOTSTRAP_GUARD, None)
-    return environment

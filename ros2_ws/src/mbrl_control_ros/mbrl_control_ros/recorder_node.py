@@ -13,6 +13,7 @@ import rclpy
 from diagnostic_msgs.msg import DiagnosticArray
 from mbrl_control import robot
 from mbrl_control.data.recorder import Recorder
+from mbrl_control.messages import DECISION_TOPIC, STAMPED_COMMAND_TOPIC
 from mbrl_control.robot import RobotSpec
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
@@ -20,13 +21,13 @@ from sensor_msgs.msg import JointState
 from std_msgs.msg import Float64MultiArray
 
 from mbrl_control_ros import parameters, qos
-from mbrl_control_ros.interfaces import message_class
+from mbrl_control_ros.interfaces import PLAN_TOPIC, message_class, type_name
 from mbrl_control_ros.process import Stop, run
 
 _OWN_TOPICS: dict[str, type[Any]] = {
-    "mbrl/command": JointState,
-    "mbrl/decision": JointState,
-    "mbrl/plan": Float64MultiArray,
+    STAMPED_COMMAND_TOPIC: JointState,
+    DECISION_TOPIC: JointState,
+    PLAN_TOPIC: Float64MultiArray,
     "/diagnostics": DiagnosticArray,
 }
 _Entry = tuple[str, str, bytes, int, int]
@@ -105,8 +106,7 @@ class RecorderNode(Node):
 
     def _take(self, topic: str, kind: type[Any]) -> Callable[[bytes, Any], None]:
         name = self.resolve_topic_name(topic)
-        package, kind_name = kind.__module__.split(".")[0], kind.__name__
-        full = f"{package}/msg/{kind_name}"
+        full = type_name(kind)
 
         def callback(data: bytes, info: Any) -> None:
             self.writer.put((name, full, data, time.time_ns(), info["source_timestamp"]))

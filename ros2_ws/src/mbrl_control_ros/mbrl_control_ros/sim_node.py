@@ -11,7 +11,10 @@ import numpy as np
 import rclpy
 from mbrl_control import robot
 from mbrl_control.errors import UserError
+from mbrl_control.messages import CommandReader
 from mbrl_control.models import mjcf
+from mbrl_control.priority import freeze_garbage
+from mbrl_control.runtime.cadence import Cadence
 from mbrl_sim.plant import MujocoPlant
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
@@ -21,10 +24,8 @@ from sensor_msgs.msg import JointState
 from mbrl_control_ros import parameters, qos
 from mbrl_control_ros.held_command import HeldCommand
 from mbrl_control_ros.interfaces import message_class, to_stamp
-from mbrl_control_ros.pacing import Pacer
-from mbrl_control_ros.plant_io import Commands, JointStates
+from mbrl_control_ros.plant_io import JointStates
 from mbrl_control_ros.process import Stop, run
-from mbrl_control_ros.realtime import freeze_garbage
 
 _MOST_PERIODS_AT_ONCE = 5
 """After a longer pause simulated time falls behind: catching up would show the controller a robot that leaps."""
@@ -57,20 +58,20 @@ class SimNode(Node):
             self._plant.change(self._change, 1.0)  # a wrong name shows now, not in a minute
         self._state = self._plant.reset(np.random.default_rng(seed))
         self._states = JointStates(self.spec)
-        self._commands = Commands(self.spec)
+        self._commands = CommandReader(self.spec)
         self.held = HeldCommand(self.spec.action_zero, self.spec.sim.command_timeout_s, step_s)
         self._state_publishers = {t: self.create_publisher(JointState, t, qos.STREAM) for t in self._states.topics}
         self._clock_publisher = self.create_publisher(Clock, "/clock", qos.STREAM) if own_clock else None
-        for topic, kind in self._commands.topics.items():
+        for topic, kind in self._commands.topics().items():
             self.create_subscription(message_class(kind), topic, self._on_command(topic), qos.NEWEST)
 
     def _on_command(self, topic: str) -> Callable[[Any], None]:
         def callback(message: Any) -> None:
-            command = self._commands.read(topic, message)
-            if command is None:
-                self.get_logger().warning(f"refused a command on {topic}: too short, without a joint of ours, or not finite", throttle_duration_sec=1.0)
-            else:
-                self.held.arrive(time.monotonic(), np.clip(command, self.spec.action_low, self.spec.action_high))
+            fault = self._commands.update(topic, message)
+            if fault:
+                self.get_logger().warning(f"refused a command on '{topic}': {fault}", throttle_duration_sec=1.0)
+            elif self._commands.complete():
+                self.held.arrive(time.monotonic(), np.clip(self._commands.values, self.spec.action_low, self.spec.action_high))
 
         return callback
 
@@ -106,13 +107,15 @@ def _body(stop: Stop) -> None:
     executor = SingleThreadedExecutor()
     executor.add_node(node)
     freeze_garbage()
-    pacer = Pacer(node.period_s, executor.spin_once, late_s=1e-3)
+    cadence = Cadence(node.period_s)
     while not stop and rclpy.ok() and not 0.0 < node.duration_s <= node.sim_time:
-        node.advance(pacer.wait(), pacer.passed)
-    p50, p99, worst = (1e6 * v for v in pacer.lateness.summary())
+        deadline = cadence.wait(executor.spin_once)
+        newest = cadence.next - cadence.period
+        node.advance(1 + round((newest - deadline) / cadence.period), newest)
+    late = cadence.lateness_us()
     node.get_logger().info(
-        f"simulated {node.sim_time:.1f} s; {node.held.received} commands, {node.held.timeouts} timeouts; lateness p50 {p50:.0f} "
-        f"p99 {p99:.0f} max {worst:.0f} us; {pacer.late} late, {pacer.missed} missed, {node.skipped_s:.2f} s skipped"
+        f"simulated {node.sim_time:.1f} s; {node.held.received} commands, {node.held.timeouts} timeouts; lateness p50 {late['p50']:.0f} "
+        f"p99 {late['p99']:.0f} max {late['max']:.0f} us; {cadence.missed} periods missed, {node.skipped_s:.2f} s skipped"
     )
     node.destroy_node()
 
