@@ -78,7 +78,8 @@ def place(signal: Signal) -> Place:
     if named and ("[" not in field and "." not in field):
         names, prefix, arrays = named
         if field not in arrays:
-            raise SpecError([f"signal '{signal.name}': a {signal.type} has no field '{field}' (known: {', '.join(dict.fromkeys(arrays.values()))})"])
+            known = ", ".join(dict.fromkeys(arrays.values()))
+            raise SpecError([f"signal '{signal.name}': a {signal.type} has no field '{field}' (known: {known})"])
         if signal.joint is None:
             raise SpecError([f"signal '{signal.name}': `joint` is missing; numbers of a {signal.type} are found by joint name"])
         return Place((), parse_path(prefix + arrays[field]), names, signal.joint)
@@ -303,7 +304,8 @@ class CommandReader(VectorReader):
 
 def stamped_command_signals(spec: RobotSpec) -> list[CommandSignal]:
     """[A] the command signals as they stand in the stamped twin of the command, `mbrl/command`."""
-    return [c.model_copy(update={"topic": STAMPED_COMMAND_TOPIC, "type": JOINT_STATE, "field": "position", "joint": c.name}) for c in spec.command]
+    place = {"topic": STAMPED_COMMAND_TOPIC, "type": JOINT_STATE, "field": "position"}
+    return [c.model_copy(update={**place, "joint": c.name}) for c in spec.command]
 
 
 class CommandWriter:
@@ -350,7 +352,7 @@ class CommandWriter:
             try:
                 setters.append((int(at), _setter(message, where.steps)))
             except (AttributeError, IndexError, TypeError) as error:
-                raise SpecError([f"command '{signal.name}': a {part.type} has no field '{signal.field}' that a number can be written to"]) from error
+                raise SpecError([f"command '{signal.name}': a {part.type} has no number '{signal.field}' to write to"]) from error
 
         def fill(action: np.ndarray) -> None:
             for at, put in setters:
@@ -406,10 +408,11 @@ def _setter(message: Any, steps: Steps) -> Callable[[float], None]:
     if not isinstance(name, str):
         raise TypeError(name)
     if len(holder) <= last:
-        grown = np.zeros(last + 1, holder.dtype) if isinstance(holder, np.ndarray) else type(holder)(getattr(holder, "typecode", "d"), [0] * (last + 1)) \
-            if hasattr(holder, "typecode") else [0.0] * (last + 1)
-        grown[:len(holder)] = holder
-        setattr(owner, name, grown)
+        missing = last + 1 - len(holder)
+        if isinstance(holder, np.ndarray):
+            setattr(owner, name, np.concatenate([holder, np.zeros(missing, holder.dtype)]))
+        else:
+            holder.extend([0.0 if getattr(holder, "typecode", "d") in "fd" else 0] * missing)
 
     def put_item(value: float) -> None:
         array = getattr(owner, name)

@@ -7,6 +7,7 @@ import sqlite3
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -170,7 +171,7 @@ def _read_file(bag: RawBag, file: Path, wanted: Wanted, mode: str) -> None:
 def _sort(topic: RawTopic) -> None:
     """Into order of receipt (recorders with several threads do not always write so)."""
     times = topic.receive_ns
-    if any(a > b for a, b in zip(times, times[1:], strict=False)):
+    if any(a > b for a, b in pairwise(times)):
         order = sorted(range(len(times)), key=times.__getitem__)
         topic.receive_ns = [times[i] for i in order]
         topic.publish_ns = [topic.publish_ns[i] for i in order]
@@ -222,7 +223,8 @@ def _read_tables(bag: RawBag, file: Path, database: sqlite3.Connection, wanted: 
             raise DataError(f"{file}: an SQLite file, but not a bag: it has no table of topics")
         topics = database.execute("SELECT id, name, type, serialization_format FROM topics ORDER BY id").fetchall()
         if database.execute("SELECT count(*) FROM sqlite_master WHERE name = 'message_definitions'").fetchone()[0]:
-            for kind, encoding, text in database.execute("SELECT topic_type, encoding, encoded_message_definition FROM message_definitions"):
+            definitions = "SELECT topic_type, encoding, encoded_message_definition FROM message_definitions"
+            for kind, encoding, text in database.execute(definitions):
                 if text:
                     bag.types.definitions.setdefault(kind, (text, encoding))
     except sqlite3.DatabaseError as error:

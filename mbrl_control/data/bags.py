@@ -14,7 +14,8 @@ from mbrl_control.data.bag_files import read_raw
 from mbrl_control.data.layout import Layout, NoLayoutError, as_table, column, lay_out
 from mbrl_control.data.message_types import decode
 from mbrl_control.errors import DataError
-from mbrl_control.messages import EULER, MessageReader, Place, Signal, quaternion_angle, stamp_ns
+from mbrl_control.messages import EULER, MessageReader, Place, quaternion_angle, stamp_ns
+from mbrl_control.robot import StateSignal
 
 
 @dataclass(frozen=True)
@@ -110,7 +111,7 @@ class Topic:
         at = found[0].find(path) if found else None
         if found and at:
             return column(found[1], *at).astype(np.float64)
-        signal = Signal.__args__[0](name="number", unit="1", topic="x", type=self.type, field=path)  # type: ignore[attr-defined]
+        signal = StateSignal(name="number", unit="1", type=self.type, field=path)
         reader = MessageReader([signal], np.array([-np.inf]), np.array([np.inf]))
         return np.array([reader.values[0] if reader.read(m) is None else np.nan for m in self.messages()])
 
@@ -244,7 +245,8 @@ def match_topic(name: str, recorded: dict[str, str], kind: str, where: str) -> s
     if len(found) > 1:
         exact = [n for n in found if n == "/" + name]
         if not exact:
-            raise DataError(f"{where}: '{name}' may be any of {', '.join(sorted(found))}; say which with a remapping, {name}:={sorted(found)[0]}")
+            found.sort()
+            raise DataError(f"{where}: '{name}' may be any of {', '.join(found)}; say which with a remapping, {name}:={found[0]}")
         found = exact
     return found[0] if found else None
 
@@ -270,5 +272,6 @@ def read_bag(path: str | Path, topics: Iterable[str] | None = None) -> Recording
                 store = raw.types.store(t.type)
             except DataError as error:
                 problem = str(error)
-        out[name] = Topic(name, t.type, t.count, np.array(t.receive_ns, np.int64), np.array(t.publish_ns, np.int64), t.payloads, store, problem)
+        times = np.array(t.receive_ns, np.int64), np.array(t.publish_ns, np.int64)
+        out[name] = Topic(name, t.type, t.count, *times, t.payloads, store, problem)
     return Recording(path, out, raw.notes, raw.lost)

@@ -64,7 +64,7 @@ class Layout:
 
     def list_of_texts(self, path: str) -> list[str]:
         """The strings `path[0]`, `path[1]`, …"""
-        out = []
+        out: list[str] = []
         while (text := self.texts.get(f"{path}[{len(out)}]")) is not None:
             out.append(text)
         return out

@@ -1,27 +1,20 @@
-"""Recorder: a rosbag2 folder in MCAP, written so that a crash loses at most a moment and the robot never waits for the disk."""
+"""Recorder: writes a bag so that a crash loses at most a moment and the robot never waits for the disk."""
 
 from __future__ import annotations
 
-import os
 import shutil
 import threading
 import time
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
 
-import yaml
-from mcap.writer import CompressionType, Writer
-
-from mbrl_control.data.message_types import definition, type_hash
+from mbrl_control.data.mcap_bag import McapBag
 from mbrl_control.errors import DataError
 
-_FOREVER = {"sec": 9223372036, "nsec": 854775807}
-_QOS = {"history": "keep_last", "depth": 10, "reliability": "reliable", "durability": "volatile", "deadline": _FOREVER, "lifespan": _FOREVER,
-        "liveliness": "automatic", "liveliness_lease_duration": _FOREVER, "avoid_ros_namespace_conventions": False}
+_BATCH = 1000
 
 
 @dataclass(frozen=True)
@@ -50,7 +43,7 @@ class RecorderEvent:
     """Something that a person should know of.
 
     Attributes:
-        code: `disk_full`, `queue_full`, `write_failed` or `bad_type`.
+        code: `disk_full`, `queue_full`, `write_failed` or `bad_topic`.
         text: one sentence.
     """
 
@@ -58,29 +51,27 @@ class RecorderEvent:
     text: str
 
 
-@dataclass
-class RecorderCounts:
-    """What became of the messages so far."""
-
-    written: int = 0
-    dropped: int = 0
-    by_topic: dict[str, int] = field(default_factory=dict)
-
-
-# topic, type, CDR bytes, receive ns, publish ns
-_Item = tuple[str, str, bytes, int, int]
+@dataclass(frozen=True)
+class _Item:
+    topic: str
+    type: str
+    payload: bytes
+    receive_ns: int
+    publish_ns: int
 
 
 class Recorder:
-    """Writes messages to `<folder>/<folder name>_0.mcap`, and metadata.yaml when closed; other tools read it like any rosbag2.
-
-    `write` only puts into a queue; a thread of its own does the rest.
+    """Records messages into a rosbag2 folder. `write` only puts into a queue; a thread of its own does the rest.
 
     Args:
         folder: of the bag; must not exist.
         options: see `RecorderOptions`.
         on_event: called from the recorder's thread.
-        definitions: definition text of types that are not standard, by type.
+        definitions: `ros2msg` definition text of types that are not standard, by type.
+
+    Attributes:
+        dropped: messages that were not recorded.
+        events: everything reported so far.
 
     Raises:
         DataError: the folder exists or cannot be made, or the disk is too full.
@@ -89,44 +80,46 @@ class Recorder:
     def __init__(self, folder: str | Path, options: RecorderOptions | None = None, on_event: Callable[[RecorderEvent], None] | None = None,
                  definitions: dict[str, str] | None = None) -> None:
         self.folder, self.options = Path(folder), options or RecorderOptions()
-        self.counts = RecorderCounts()
+        self.dropped = 0
         self.events: list[RecorderEvent] = []
         self._on_event = on_event
-        self._definitions = definitions or {}
-        if self.folder.exists():
-            raise DataError(f"{self.folder}: exists already; recordings are never overwritten, give another name")
         try:
             self.folder.parent.mkdir(parents=True, exist_ok=True)
             free = shutil.disk_usage(self.folder.parent).free
-            if free < self.options.min_free_bytes:
-                raise DataError(f"{self.folder}: {free >> 20} MB free on this disk, less than the limit of "
-                                f"{self.options.min_free_bytes >> 20} MB; make room or record elsewhere")
-            self.folder.mkdir()
-            self.path = self.folder / f"{self.folder.name}_0.mcap"
-            self._file: BinaryIO = self.path.open("wb", buffering=1 << 20)
         except OSError as error:
             raise DataError(f"{self.folder}: cannot be made: {error.strerror}") from error
-        self._writer = Writer(self._file, chunk_size=self.options.chunk_bytes, compression=CompressionType.NONE)
-        self._writer.start(profile="ros2", library="mbrl_control")
-        self._flush()
-        self._schemas: dict[str, int] = {}
-        self._channels: dict[str, tuple[int, str]] = {}
-        self._span = (0, 0)
+        if free < self.options.min_free_bytes:
+            raise DataError(f"{self.folder}: {free >> 20} MB free on this disk, less than the limit of "
+                            f"{self.options.min_free_bytes >> 20} MB; make room or record elsewhere")
+        self._bag = McapBag(self.folder, self.options.chunk_bytes, {k: (t, "ros2msg") for k, t in (definitions or {}).items()})
+        self._bag.flush()
+        self.path = self._bag.path
+        self._refused: set[str] = set()
         self._queue: deque[_Item] = deque()
         self._stop = threading.Event()
-        self._wake = threading.Event()
-        self._stopped_early = False
-        self._full = False
-        self._thread = threading.Thread(target=self._run, name="recorder", daemon=True)
-        self._sync = threading.Thread(target=self._sync_loop, name="recorder-sync", daemon=True)
-        self._thread.start()
+        self._halted = False
+        self._overflow = False
+        self._threads = [threading.Thread(target=self._run, name="recorder", daemon=True)]
         if self.options.sync_s > 0:
-            self._sync.start()
+            # apart from the writing thread: forcing data to a slow disk can take seconds
+            self._threads.append(threading.Thread(target=self._sync, name="recorder-sync", daemon=True))
+        for thread in self._threads:
+            thread.start()
 
     @property
     def recording(self) -> bool:
         """Messages still go to disk."""
-        return not self._stopped_early and not self._stop.is_set()
+        return not self._halted and not self._stop.is_set()
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Messages written, by topic."""
+        return self._bag.counts
+
+    @property
+    def written(self) -> int:
+        """Messages written."""
+        return self._bag.count
 
     def write(self, topic: str, kind: str, payload: bytes, receive_ns: int, publish_ns: int = 0) -> bool:
         """Record a message; never waits.
@@ -141,11 +134,14 @@ class Recorder:
         Returns:
             False when it was dropped: the queue is full or recording has stopped.
         """
-        if not self.recording or len(self._queue) >= self.options.queue:
-            self.counts.dropped += 1
-            self._full = True
+        if not self.recording:
+            self.dropped += 1
             return False
-        self._queue.append((topic, kind, payload, receive_ns, publish_ns or receive_ns))
+        if len(self._queue) >= self.options.queue:
+            self.dropped += 1
+            self._overflow = True
+            return False
+        self._queue.append(_Item(topic, kind, payload, receive_ns, publish_ns or receive_ns))
         return True
 
     def close(self) -> None:
@@ -153,20 +149,12 @@ class Recorder:
         if self._stop.is_set():
             return
         self._stop.set()
-        self._wake.set()
-        self._thread.join()
-        if self.options.sync_s > 0:
-            self._sync.join()
+        for thread in self._threads:
+            thread.join()
         try:
-            self._writer.finish()
-            self._file.flush()
-            os.fsync(self._file.fileno())
-            self._write_metadata()
+            self._bag.close()
         except OSError as error:
-            self._report("write_failed", f"{self.path}: could not be closed properly: {error.strerror}; `recover` makes it readable again")
-        finally:
-            with suppress(OSError):
-                self._file.close()
+            self._report("write_failed", f"{self.path}: could not be closed: {error.strerror}; recover it to make it readable again")
 
     def __enter__(self) -> Recorder:
         return self
@@ -180,109 +168,67 @@ class Recorder:
         if self._on_event:
             self._on_event(event)
 
+    def _halt(self, code: str, text: str) -> None:
+        if self._halted:
+            return
+        self._halted = True
+        self.dropped += len(self._queue)
+        self._queue.clear()
+        with suppress(OSError):
+            self._bag.flush()
+        self._report(code, text)
+
     def _run(self) -> None:
-        options = self.options
         # Short sleeps instead of a wake-up per message: `write` then costs its caller an append and nothing else.
-        pause = min(0.02, options.flush_s / 4)
+        pause = min(0.02, self.options.flush_s / 4)
         flushed = checked = time.monotonic()
         while True:
             stopping = self._stop.is_set()
+            more = False
             try:
-                pending = self._drain()
+                more = self._write_batch()
                 now = time.monotonic()
-                if now - flushed >= options.flush_s:
-                    self._flush()
+                if now - flushed >= self.options.flush_s:
                     flushed = now
-                if now - checked >= options.check_s:
+                    self._bag.flush()
+                if now - checked >= self.options.check_s:
                     checked = now
-                    free = shutil.disk_usage(self.folder).free
-                    if free < options.min_free_bytes:
-                        self._halt("disk_full", f"{self.folder}: recording stopped: {free >> 20} MB free, the limit is "
-                                                f"{options.min_free_bytes >> 20} MB")
+                    self._check_disk()
             except OSError as error:
                 self._halt("write_failed", f"{self.path}: recording stopped: {error.strerror}")
-                pending = False
-            if self._full:
-                self._full = False
-                if self.recording and not any(e.code == "queue_full" for e in self.events):
-                    self._report("queue_full", f"{self.folder}: the disk is too slow; messages were dropped (see the counts)")
-            if stopping and not pending:
+            if self._overflow:
+                self._overflow = False
+                if not any(e.code == "queue_full" for e in self.events):
+                    self._report("queue_full", f"{self.folder}: messages come faster than they can be written; some were dropped")
+            if more:
+                continue
+            if stopping:
                 return
-            if not pending:
-                self._wake.wait(pause)
+            self._stop.wait(pause)
 
-    def _halt(self, code: str, text: str) -> None:
-        if self._stopped_early:
-            return
-        self._stopped_early = True
-        self._queue.clear()
-        with suppress(OSError):
-            self._flush()
-        self._report(code, text)
-
-    def _drain(self) -> bool:
-        """Write up to 1000 queued messages; True when there were that many."""
-        for _ in range(1000):
+    def _write_batch(self) -> bool:
+        """Write queued messages; True when more may be waiting."""
+        for _ in range(_BATCH):
             try:
-                topic, kind, payload, receive_ns, publish_ns = self._queue.popleft()
+                item = self._queue.popleft()
             except IndexError:
                 return False
-            channel = self._channel(topic, kind)
-            if channel is None:
-                self.counts.dropped += 1
+            if item.topic in self._refused:
+                self.dropped += 1
                 continue
-            self._writer.add_message(channel, receive_ns, payload, publish_ns, self.counts.by_topic[topic])
-            first, last = self._span if self.counts.written else (receive_ns, receive_ns)
-            self._span = (min(first, receive_ns), max(last, receive_ns))
-            self.counts.by_topic[topic] += 1
-            self.counts.written += 1
+            try:
+                self._bag.write(item.topic, item.type, item.payload, item.receive_ns, item.publish_ns)
+            except DataError as error:
+                self._refused.add(item.topic)
+                self.dropped += 1
+                self._report("bad_topic", f"{self.folder}: topic {item.topic} is not recorded any further: {error}")
         return True
 
-    def _channel(self, topic: str, kind: str) -> int | None:
-        known = self._channels.get(topic)
-        if known:
-            return known[0] if known[1] == kind else None
-        try:
-            if kind not in self._schemas:
-                self._schemas[kind] = self._writer.register_schema(kind, "ros2msg", definition(kind, self._definitions.get(kind, "")).encode())
-        except DataError as error:
-            self._channels[topic] = (-1, "")
-            self._report("bad_type", f"{self.folder}: topic {topic} is not recorded: {error}")
-            return None
-        metadata = {"offered_qos_profiles": yaml.safe_dump([_QOS], sort_keys=False).strip(), "topic_type_hash": type_hash(kind)}
-        self._channels[topic] = (self._writer.register_channel(topic, "cdr", self._schemas[kind], metadata), kind)
-        self.counts.by_topic[topic] = 0
-        return self._channels[topic][0]
+    def _check_disk(self) -> None:
+        free, limit = shutil.disk_usage(self.folder).free, self.options.min_free_bytes
+        if free < limit:
+            self._halt("disk_full", f"{self.folder}: recording stopped: {free >> 20} MB free, the limit is {limit >> 20} MB")
 
-    def _flush(self) -> None:
-        self._writer.flush()
-
-    def _sync_loop(self) -> None:
-        # Apart from the writing thread: forcing data to a slow disk can take seconds.
+    def _sync(self) -> None:
         while not self._stop.wait(self.options.sync_s):
-            with suppress(OSError, ValueError):
-                os.fdatasync(self._file.fileno())
-
-    def _write_metadata(self) -> None:
-        first, last = self._span
-        topics = [{"topic_metadata": {"name": topic, "type": kind, "serialization_format": "cdr", "offered_qos_profiles": [_QOS],
-                                      "type_description_hash": type_hash(kind)},
-                   "message_count": self.counts.by_topic[topic]} for topic, (number, kind) in self._channels.items() if number >= 0]
-        span = {"starting_time": {"nanoseconds_since_epoch": first}, "duration": {"nanoseconds": last - first}, "message_count": self.counts.written}
-        information = {"version": 9, "storage_identifier": "mcap", **span, "topics_with_message_count": topics, "compression_format": "",
-                       "compression_mode": "", "relative_file_paths": [self.path.name], "files": [{"path": self.path.name, **span}],
-                       "custom_data": None, "ros_distro": "unknown"}
-        partial = self.folder / "metadata.yaml.partial"
-        partial.write_text(_plain_yaml({"rosbag2_bagfile_information": information}), "utf-8")
-        partial.replace(self.folder / "metadata.yaml")
-
-
-class _PlainDumper(yaml.SafeDumper):
-    """YAML without anchors, which the C++ side of rosbag2 need not understand."""
-
-    def ignore_aliases(self, data: object) -> bool:
-        return True
-
-
-def _plain_yaml(data: object) -> str:
-    return str(yaml.dump(data, Dumper=_PlainDumper, sort_keys=False))
+            self._bag.sync()
