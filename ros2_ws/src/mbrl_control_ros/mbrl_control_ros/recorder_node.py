@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import queue
-import threading
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import Any
 import rclpy
 from diagnostic_msgs.msg import DiagnosticArray
 from mbrl_control import robot
-from mbrl_control.data.recorder import Recorder
+from mbrl_control.data.recorder import Recorder, RecorderEvent, RecorderOptions
 from mbrl_control.messages import DECISION_TOPIC, STAMPED_COMMAND_TOPIC
 from mbrl_control.robot import RobotSpec
 from rclpy.executors import SingleThreadedExecutor
@@ -30,7 +29,6 @@ _OWN_TOPICS: dict[str, type[Any]] = {
     PLAN_TOPIC: Float64MultiArray,
     "/diagnostics": DiagnosticArray,
 }
-_Entry = tuple[str, str, bytes, int, int]
 
 
 def recorded_topics(spec: RobotSpec) -> dict[str, type[Any]]:
@@ -39,55 +37,11 @@ def recorded_topics(spec: RobotSpec) -> dict[str, type[Any]]:
     return signals | _OWN_TOPICS
 
 
-class Writer:
-    """A thread between the callbacks and the disk: the queue is bounded, and a full one drops and counts.
-
-    Args:
-        folder: where the bag is written.
-        capacity: messages that may wait.
-        flush_s: longest time between two flushes to the disk.
-    """
-
-    def __init__(self, folder: Path, capacity: int, flush_s: float) -> None:
-        self.written = 0
-        self.dropped = 0
-        self.failure: Exception | None = None
-        self._recorder = Recorder(folder)
-        self._flush_s = flush_s
-        self._queue: queue.Queue[_Entry | None] = queue.Queue(capacity)
-        self._thread = threading.Thread(target=self._write, name="bag writer")
-        self._thread.start()
-
-    def put(self, entry: _Entry) -> None:
-        """Hand over a message; never waits."""
-        try:
-            self._queue.put_nowait(entry)
-        except queue.Full:
-            self.dropped += 1
-
-    def close(self) -> None:
-        """Write what waits, and close the bag."""
-        self._queue.put(None)
-        self._thread.join()
-
-    def _write(self) -> None:
-        try:
-            flushed = time.monotonic()
-            while True:
-                try:
-                    entry = self._queue.get(timeout=self._flush_s)
-                    if entry is None:
-                        break
-                    self._recorder.write(*entry)
-                    self.written += 1
-                except queue.Empty:
-                    pass
-                if time.monotonic() - flushed >= self._flush_s:
-                    self._recorder.flush()
-                    flushed = time.monotonic()
-            self._recorder.close()
-        except Exception as error:
-            self.failure = error
+def recorded_name(topic: str, resolved: str, namespace: str) -> str:
+    """Absolute name in the bag: as on the wire; where a remapping hides the YAML's name, that name, which readers look for."""
+    if resolved.endswith("/" + topic.lstrip("/")):
+        return resolved
+    return topic if topic.startswith("/") else f"{namespace.rstrip('/')}/{topic}"
 
 
 class RecorderNode(Node):
@@ -97,19 +51,22 @@ class RecorderNode(Node):
         super().__init__("recorder")
         spec = robot.load(parameters.text(self, "robot", "shipped robot or path of a robot YAML"))
         folder = Path(parameters.text(self, "run_dir", "folder of this run; the bag is its subfolder 'bag'")) / "bag"
-        capacity = parameters.integer(self, "queue", 20_000, "messages that may wait for the disk", least=1)
+        waiting = parameters.integer(self, "queue", 20_000, "messages that may wait for the disk", least=1)
         flush_s = parameters.number(self, "flush_s", 0.25, "longest time that a message stays in memory, s", least=0.01)
-        self.writer = Writer(folder, capacity, flush_s)
-        for topic, kind in recorded_topics(spec).items():
-            self.create_subscription(kind, topic, self._take(topic, kind), qos.EVERY, raw=True)
+        topics = recorded_topics(spec)
+        self.bag = Recorder(folder, RecorderOptions(flush_s=flush_s, queue=waiting), self._tell)
+        for topic, kind in topics.items():
+            self.create_subscription(kind, topic, self._take(topic, type_name(kind)), qos.EVERY, raw=True)
         self.get_logger().info(f"recording {spec.name} to {folder}")
 
-    def _take(self, topic: str, kind: type[Any]) -> Callable[[bytes, Any], None]:
-        name = self.resolve_topic_name(topic)
-        full = type_name(kind)
+    def _tell(self, event: RecorderEvent) -> None:
+        self.get_logger().error(event.text)
 
-        def callback(data: bytes, info: Any) -> None:
-            self.writer.put((name, full, data, time.time_ns(), info["source_timestamp"]))
+    def _take(self, topic: str, kind: str) -> Callable[[bytes, Any], None]:
+        name = recorded_name(topic, self.resolve_topic_name(topic), self.get_namespace())
+
+        def callback(payload: bytes, info: Any) -> None:
+            self.bag.write(name, kind, payload, time.time_ns(), info["source_timestamp"])
 
         return callback
 
@@ -118,19 +75,16 @@ def _body(stop: Stop) -> None:
     node = RecorderNode()
     executor = SingleThreadedExecutor()
     executor.add_node(node)
-    told = 0
     try:
-        while not stop and node.writer.failure is None and rclpy.ok():
+        while not stop and node.bag.recording and rclpy.ok():
             executor.spin_once(timeout_sec=0.1)
-            if node.writer.dropped > told:
-                told = node.writer.dropped
-                node.get_logger().warning(f"{told} messages dropped so far: the disk is too slow", throttle_duration_sec=5.0)
+        cut_short = not node.bag.recording
     finally:
-        node.writer.close()
-        node.get_logger().info(f"wrote {node.writer.written} messages, dropped {node.writer.dropped}")
+        node.bag.close()
+        node.get_logger().info(f"wrote {node.bag.counts.written} messages, dropped {node.bag.counts.dropped}")
         node.destroy_node()
-    if node.writer.failure is not None:
-        raise node.writer.failure
+    if cut_short:
+        sys.exit(1)
 
 
 def main(args: list[str] | None = None) -> None:
