@@ -81,7 +81,7 @@ def _body(stop: Stop) -> None:
         cut_short = not node.bag.recording
     finally:
         node.bag.close()
-        node.get_logger().info(f"wrote {node.bag.counts.written} messages, dropped {node.bag.counts.dropped}")
+        node.get_logger().info(f"wrote {node.bag.written} messages, dropped {node.bag.dropped}")
         node.destroy_node()
     if cut_short:
         sys.exit(1)
