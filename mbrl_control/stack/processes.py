@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import os
 import signal
@@ -12,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from mbrl_control.errors import UserError
+from mbrl_control.priority import cores_for
 from mbrl_control.runtime.process_link import child_environment
 
 STOP_ORDER = ("controller", "sim", "trainer", "recorder")
@@ -69,6 +71,9 @@ class Processes:
             with open(logs / f"{node.name}.log", "ab") as log:
                 self._running[node.name] = subprocess.Popen(node.command(), stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT,
                                                             env=env, start_new_session=True)
+            if node.name != "controller":  # whose child, the planner, needs the core that the others keep off
+                with contextlib.suppress(OSError, AttributeError):
+                    os.sched_setaffinity(self._running[node.name].pid, cores_for(node.name))
 
     def pid(self, name: str) -> int:
         """Process id of a node."""

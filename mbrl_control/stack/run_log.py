@@ -49,7 +49,7 @@ class RunLog:
 
     def bounds(self) -> list[tuple[int, int]]:
         """First tick and end of each episode."""
-        return list(zip(self.starts, [*self.starts[1:], len(self.time)], strict=True))
+        return list(zip(self.starts, [*self.starts, len(self.time)][1:], strict=True))
 
     def episodes(self) -> list[Episode]:
         """The data of each episode of at least two ticks."""

@@ -48,10 +48,11 @@ def run(spec: RobotSpec, run_dir: Path, store_dir: Path, seed: int = 0) -> None:
     torch.set_num_threads(1)
     torch.set_flush_denormal(True)
     background()
-    tail = EpisodeTail(spec, run_dir / "bag")
+    tail = EpisodeTail(run_dir / "bag", spec)
     trainer = Trainer(spec, ModelStore(store_dir), seed)
     while not stop:
-        trainer.set_data(tail.update())
+        if tail.poll():
+            trainer.set_data(tail.episodes())
         if not trainer.due():
             time.sleep(POLL_S)
             continue

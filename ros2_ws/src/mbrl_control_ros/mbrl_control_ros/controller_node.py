@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import json
+import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -16,7 +17,7 @@ from diagnostic_msgs.msg import DiagnosticArray
 from mbrl_control import robot
 from mbrl_control.errors import UserError
 from mbrl_control.messages import DECISION_TOPIC, STAMPED_COMMAND_TOPIC, CommandWriter, StateReader
-from mbrl_control.priority import freeze_garbage, real_time
+from mbrl_control.priority import cores_for, freeze_garbage, pin, real_time
 from mbrl_control.robot import RobotSpec
 from mbrl_control.runtime.cadence import Cadence
 from mbrl_control.runtime.controller import Controller, Decision
@@ -58,8 +59,9 @@ class Loop:
         self._sent_plan: Any = None
         self._run_dir = run_dir
         self.figures = Figures(self.spec, node.get_name())
-        run_dir.mkdir(parents=True, exist_ok=True)
-        self.link = ProcessLink(source, self.spec, store, node.seed, run_dir / "planner.log", iterations_fixed=not node.anytime)
+        logs = run_dir / "logs"
+        logs.mkdir(parents=True, exist_ok=True)
+        self.link = ProcessLink(source, self.spec, store, node.seed, logs / "planner.log", iterations_fixed=not node.anytime)
         self.core = Controller(self.spec, self.link, node.seed)
         self.cadence = Cadence(self.spec.tick_s)
         self._subscriptions = [node.create_subscription(kind, topic, self._on_state(topic), qos.NEWEST) for topic, kind in states.items()]
@@ -161,6 +163,7 @@ class ControllerNode(LifecycleNode):
         self.use_stamps = parameters.flag(self, "use_stamps", True, "age of a state from its header stamp; false: from its receipt")
         self.autostart = parameters.flag(self, "autostart", False, "configure and activate at once")
         self._priority = parameters.integer(self, "realtime_priority", 40, "SCHED_FIFO priority of the tick; 0: leave as it is")
+        self._cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", qos.STREAM)
         self.loop: Loop | None = None
         self.active = False
@@ -185,6 +188,9 @@ class ControllerNode(LifecycleNode):
         if self._priority:
             for sentence in real_time(self._priority):
                 self.get_logger().warning(sentence)
+        refused = pin(cores_for("tick"))
+        if refused:
+            self.get_logger().warning(refused)
         freeze_garbage()
         self.loop.begin()  # last: the steps before take tens of milliseconds
         self.active = True
@@ -218,6 +224,7 @@ class ControllerNode(LifecycleNode):
             self.loop.save_figures()
             gc.enable()
             gc.unfreeze()
+            pin(self._cores)
 
     def _close(self) -> None:
         self.rest()

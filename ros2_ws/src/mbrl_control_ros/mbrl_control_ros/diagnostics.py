@@ -102,7 +102,7 @@ class Figures:
         assert self._last is not None
         level, sentence = DiagnosticStatus.OK, "planning"
         if not running:
-            level, sentence = DiagnosticStatus.ERROR, "the planner's process has ended and is being restarted; see planner.log in the run's folder"
+            level, sentence = DiagnosticStatus.ERROR, "the planner's process has ended and is being restarted; see logs/planner.log in the run's folder"
         elif self._last.plan_seq < 0 or math.isnan(self._last.latency_s):
             sentence = "no plan is being followed: no model was published yet, or the state is not fresh"
         return self._status("planner", level, sentence, plan_seq=self._last.plan_seq, plan_age_ms=1e3 * self._last.plan_age,
