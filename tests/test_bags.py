@@ -73,7 +73,8 @@ def test_the_car_becomes_an_episode_with_sensible_numbers():
     assert set(np.unique(episode.action[:, 0])) == {0.0, 2.0}
     # yaw rate follows v tan(steer) after 0.3 to 0.4 s, correlation about 0.6
     rate = np.gradient(np.unwrap(yaw), episode.time)
-    by_delay = {k: np.corrcoef(rate[k:], (speed[k:] * np.tan(np.clip(episode.action[:len(x) - k, 1], -0.5, 0.5))))[0, 1] for k in (1, 6, 7, 20)}
+    turn = np.tan(np.clip(episode.action[:, 1], -0.5, 0.5))
+    by_delay = {k: np.corrcoef(rate[k:], speed[k:] * turn[:len(x) - k])[0, 1] for k in (1, 6, 7, 20)}
     assert max(by_delay, key=by_delay.get) in (6, 7)
     assert by_delay[7] > 0.55
     notes = " ".join(episode.notes)
@@ -136,7 +137,8 @@ def test_an_episode_is_interpolated_states_and_held_commands(tmp_path, kind):
 def test_the_array_reading_and_the_reading_message_by_message_agree(tmp_path_factory, numbers, shuffle):
     path = tmp_path_factory.mktemp("bag") / "run"
     names = [("shoulder", "elbow"), ("elbow", "shoulder")]
-    rows = [("/joint_states", JOINTS, joint_state(10**9 + i, q, q, names[i % 2 if shuffle else 0]), 10**9 + i) for i, q in enumerate(numbers)]
+    rows = [("/joint_states", JOINTS, joint_state(10**9 + i, q, q, names[i % 2 if shuffle else 0]), 10**9 + i)
+            for i, q in enumerate(numbers)]
     topic = read_bag(write_rosbag2(path, rows)).topics["/joint_states"]
     spec = spec_of()
     reader = MessageReader(spec.state, spec.state_low, spec.state_high)
@@ -238,7 +240,7 @@ def test_a_file_cut_anywhere_gives_exactly_a_prefix(tmp_path):
     for size in [*range(0, 40), *range(40, len(whole), 193), len(whole) - 1]:
         cut.write_bytes(whole[:size])
         if size < 8:
-            with pytest.raises(DataError, match="cut.mcap"):
+            with pytest.raises(DataError, match=r"cut\.mcap"):
                 read_bag(cut)
             continue
         recording = read_bag(cut)
@@ -305,22 +307,26 @@ def test_recovering_a_real_bag_of_another_format_keeps_every_message(tmp_path):
     np.testing.assert_array_equal(episode.action, direct.action)
 
 
-def test_a_truncated_sqlite_file_gives_what_is_sound_or_a_clear_error(tmp_path):
+def test_a_truncated_sqlite_file_gives_what_is_sound(tmp_path):
     rows, states = run_of_arm(2000)
     (file,) = write_rosbag2(tmp_path / "run", rows, "sqlite3").glob("*.db3")
     data = file.read_bytes()
-    for share in (0.0, 0.001, 0.3, 0.7, 0.95):
+    best = 0
+    for share in (0.0, 0.0001, 0.3, 0.7, 0.95, 1.0):
         cut = tmp_path / "cut.db3"
         cut.write_bytes(data[:int(len(data) * share)])
-        try:
-            recording = read_bag(cut)
-        except DataError as error:
-            assert "cut.db3" in str(error)
+        if share < 0.01:  # not even the table of topics is there
+            with pytest.raises(DataError, match=r"cut\.db3"):
+                read_bag(cut)
             continue
+        recording = read_bag(cut)
         topic = recording.topics["/joint_states"]
         found = topic.numbers("position[0]") if topic.payloads else np.empty(0)
         np.testing.assert_array_equal(found, states[:len(found), 0])
-        assert len(found) == 2000 or recording.notes
+        assert len(found) == 2000 or "is damaged" in " ".join(recording.notes)
+        assert len(found) >= best
+        best = len(found)
+    assert best == 2000
 
 
 def test_messages_still_in_the_write_ahead_log_are_read(tmp_path):
@@ -342,8 +348,8 @@ def test_a_type_that_only_the_bag_knows(tmp_path):
                                       + "\nMSG: my_msgs/Wheel\nfloat64 speed\nuint8 state\n", "my_msgs/msg/Pump"))
     pump, wheel = store.types["my_msgs/msg/Pump"], store.types["my_msgs/msg/Wheel"]
     header = store.types["std_msgs/msg/Header"](store.types["builtin_interfaces/msg/Time"](1, 0), "")
-    rows = [("/pump", "my_msgs/msg/Pump", bytes(store.serialize_cdr(pump(header, label, i / 4, [wheel(i, 1), wheel(-i, 2)]), "my_msgs/msg/Pump")),
-             10**9 + i) for i, label in enumerate(["a", "a", "a", "long", "a"])]
+    made = [pump(header, label, i / 4, [wheel(i, 1), wheel(-i, 2)]) for i, label in enumerate(["a", "a", "a", "long", "a"])]
+    rows = [("/pump", "my_msgs/msg/Pump", bytes(store.serialize_cdr(m, "my_msgs/msg/Pump")), 10**9 + i) for i, m in enumerate(made)]
     for storage in ("mcap", "sqlite3"):
         topic = read_bag(write_rosbag2(tmp_path / storage, rows, storage, store=store)).topics["/pump"]
         assert topic.table() is None  # the label has no constant length
@@ -393,7 +399,7 @@ def test_relative_names_match_the_end_of_recorded_ones():
 
 
 def test_an_ambiguous_name_is_an_error_that_a_remapping_cures(tmp_path):
-    a, states = run_of_arm(20, prefix="/robot1")
+    a, _ = run_of_arm(20, prefix="/robot1")
     b, _ = run_of_arm(20, prefix="/robot2")
     path = write_rosbag2(tmp_path / "run", sorted([*a, *b], key=lambda r: r[3]))
     with pytest.raises(DataError, match=r"'joint_states' may be any of /robot1/joint_states, /robot2/joint_states; say which"):
@@ -450,7 +456,8 @@ def test_folders_without_bags_and_bad_metadata(tmp_path):
 
 def arm_rows(times, stamps=None, commands=None, offset=200_000):
     stamps = times if stamps is None else stamps
-    rows = [("/joint_states", JOINTS, joint_state(s, (0.01 * i, 0), (0, 0)), t + offset) for i, (t, s) in enumerate(zip(times, stamps, strict=True))]
+    rows = [("/joint_states", JOINTS, joint_state(s, (0.01 * i, 0), (0, 0)), t + offset)
+            for i, (t, s) in enumerate(zip(times, stamps, strict=True))]
     rows += [("/commands", ARRAY, array(float(k), 0.0), t) for k, t in enumerate(times if commands is None else commands)]
     return sorted(rows, key=lambda r: r[3])
 
@@ -476,7 +483,8 @@ def test_stamps_of_the_simulation_are_used_when_everything_has_them(tmp_path):
     rows = []
     for i, (w, s) in enumerate(zip(wall, sim, strict=True)):
         rows.append(("/joint_states", JOINTS, joint_state(s, (0.01 * i, 0), (0, 0)), w))
-        rows.append(("/mbrl/command", JOINTS, encode(JOINTS, {"header": {"stamp": s}, "name": ["u1", "u2"], "position": [i, -i]}), w + 1000))
+        sent = {"header": {"stamp": s}, "name": ["u1", "u2"], "position": [i, -i]}
+        rows.append(("/mbrl/command", JOINTS, encode(JOINTS, sent), w + 1000))
     (episode,) = episodes_from_bag(write_rosbag2(tmp_path / "run", rows), spec_of())
     np.testing.assert_allclose(episode.time, 0.02 * np.arange(30), atol=1e-9)
     np.testing.assert_array_equal(episode.action[:, 0], np.arange(30))

@@ -104,10 +104,20 @@ def test_an_impossible_time_is_told_and_the_rest_goes_on(tmp_path):
     assert recorder.counts == {"/y": 1}
 
 
-def test_anything_unforeseen_stops_the_recording_and_is_told(tmp_path):
+def test_what_is_no_message_is_told_and_the_rest_goes_on(tmp_path):
     recorder = record(tmp_path / "run", [("/y", ARRAY, array(1.0), 1), ("/x", ARRAY, None, 1), ("/y", ARRAY, array(1.0), 2)])
-    assert recorder.events[0].code == "write_failed"
-    assert not recorder.recording
+    assert "NoneType, not CDR bytes" in recorder.events[0].text
+    assert read_bag(tmp_path / "run").topics["/y"].count == 2
+
+
+def test_anything_unforeseen_stops_the_recording_and_is_told(tmp_path, monkeypatch):
+    recorder = Recorder(tmp_path / "run", QUIET)
+    monkeypatch.setattr(recorder._bag, "write", lambda *row: 1 / 0)
+    recorder.write("/y", ARRAY, array(1.0), 1)
+    _until(lambda: not recorder.recording)
+    recorder.close()
+    assert [e.code for e in recorder.events] == ["write_failed"]
+    assert "division by zero" in recorder.events[0].text
 
 
 def test_recordings_are_never_overwritten(tmp_path):
@@ -123,7 +133,7 @@ def test_it_does_not_start_on_a_full_disk(tmp_path):
 
 
 def test_it_stops_and_tells_when_the_disk_fills(tmp_path, monkeypatch):
-    usage = namedtuple("usage", "total used free")  # noqa: PYI024
+    usage = namedtuple("usage", "total used free")
     free = [10 << 20]
     monkeypatch.setattr(module.shutil, "disk_usage", lambda path: usage(0, 0, free[0]))
     told = []

@@ -78,7 +78,7 @@ def choose_times(topics: list[Clocks]) -> tuple[list[np.ndarray], list[str]]:
         if ok:
             notes.append(f"{clocks.topic}: header stamps are {clocks.lag_s:.6g} s away from the time of receipt (another clock); "
                          "the time of receipt is used")
-        times.append(clocks.publish_ns if len(clocks.publish_ns) and clocks.publish_ns.all() and not common else clocks.receive_ns)
+        times.append(clocks.publish_ns if len(clocks.publish_ns) and clocks.publish_ns.all() else clocks.receive_ns)
     return times, notes
 
 

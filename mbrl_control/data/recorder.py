@@ -153,8 +153,9 @@ class Recorder:
             thread.join()
         try:
             self._bag.close()
-        except OSError as error:
-            self._report("write_failed", f"{self.path}: could not be closed: {error.strerror}; recover it to make it readable again")
+        except Exception as error:  # closing must not bring down a program that has a robot to stop
+            why = getattr(error, "strerror", None) or error
+            self._report("write_failed", f"{self.path}: could not be closed: {why}; recover it to make it readable again")
 
     def __enter__(self) -> Recorder:
         return self
