@@ -12,6 +12,8 @@ import yaml
 from bag_tools import ARRAY, JOINTS, array, changed, joint_state, real, run_of_arm, spec_of, write_ros1, write_rosbag2
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from mcap.writer import CompressionType
+from mcap.writer import Writer as McapWriter
 from rosbags.rosbag2 import Reader
 from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 
@@ -19,7 +21,8 @@ from mbrl_control import robot
 from mbrl_control.data.bag_episodes import episodes_from_bag
 from mbrl_control.data.bags import match_topic, read_bag
 from mbrl_control.data.loading import load_episodes
-from mbrl_control.data.message_types import encode
+from mbrl_control.data.mcap_bag import McapBag
+from mbrl_control.data.message_types import definition, encode
 from mbrl_control.data.recover import recover
 from mbrl_control.errors import DataError
 from mbrl_control.messages import MessageReader
@@ -224,7 +227,6 @@ def test_a_missing_split_is_told_and_counted(tmp_path):
 
 def small_chunks(path, rows):
     """An MCAP file of many chunks and its messages in order."""
-    from mbrl_control.data.mcap_bag import McapBag
     bag = McapBag(path, chunk_bytes=2000)
     for topic, kind, payload, at in rows:
         bag.write(topic, kind, payload, at, at)
@@ -295,6 +297,28 @@ def test_recovering_makes_a_bag_that_others_read(tmp_path):
     assert raw == [(t, at, p) for t, _, p, at in sorted(rows, key=lambda r: r[3])][:kept]
     with pytest.raises(DataError, match="exists already"):
         recover(cut, tmp_path / "saved")
+
+
+@pytest.mark.parametrize("compression", [CompressionType.LZ4, CompressionType.ZSTD])
+def test_compressed_chunks_of_another_writer_read_and_recover(tmp_path, compression):
+    rows, states = run_of_arm(100)
+    with (tmp_path / "other.mcap").open("wb") as file:
+        writer = McapWriter(file, chunk_size=2000, compression=compression)
+        writer.start(profile="ros2")
+        channels = {}
+        for topic, kind, payload, at in rows:
+            if topic not in channels:
+                channels[topic] = writer.register_channel(topic, "cdr", writer.register_schema(kind, "ros2msg", definition(kind).encode()))
+            writer.add_message(channels[topic], at, payload, at)
+        writer.finish()
+    np.testing.assert_array_equal(read_bag(tmp_path / "other.mcap").topics["/joint_states"].numbers("position[0]"), states[:, 0])
+    data = (tmp_path / "other.mcap").read_bytes()
+    (tmp_path / "cut.mcap").write_bytes(data[:len(data) // 3])
+    kept, lost = recover(tmp_path / "cut.mcap", tmp_path / "saved")
+    assert 0 < kept < len(rows)
+    assert lost >= 1
+    found = read_bag(tmp_path / "saved").topics["/joint_states"].numbers("position[0]")
+    np.testing.assert_array_equal(found, states[:len(found), 0])
 
 
 @pytest.mark.data
@@ -560,7 +584,6 @@ def test_the_stamped_command_is_preferred_and_sets_the_rows(tmp_path):
 
 
 def test_publish_times_of_headerless_commands_are_used(tmp_path):
-    from mbrl_control.data.mcap_bag import McapBag
     bag = McapBag(tmp_path / "run")
     for i in range(50):
         at = 10**9 + 20_000_000 * i

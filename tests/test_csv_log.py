@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from bag_tools import changed, real, spec_of
 
-from mbrl_control.data.csv_log import episode_from_csv
+from mbrl_control.data.csv_log import episodes_from_csv
 from mbrl_control.data.loading import load_episodes
 from mbrl_control.errors import DataError
 
@@ -21,22 +21,22 @@ def write(folder, lines, name="log.csv"):
 
 
 def test_columns_are_found_by_name_in_any_order(tmp_path):
-    path = write(tmp_path, ["u2;extra;clock;q1;q2;v1;vel2;u1", "6;text;0.5;1;2;3;4;5", "", "60;;0.75;10;20;30;40;50"])
+    path = write(tmp_path, ["u2;extra;clock;q1;q2;v1;vel2;u1", "6;text;0.5;1;2;3;4;5", "", "60;;0.75;10;2.5;30;40;50"])
     spec = spec_of()
     state = [s.model_dump(exclude_defaults=True) for s in spec.state]
     state[3]["column"] = "vel2"
     spec = changed(state=[{k: list(v) if isinstance(v, tuple) else v for k, v in s.items()} for s in state],
                    csv={"time": "clock", "delimiter": ";"})
-    episode = episode_from_csv(path, spec)
+    (episode,) = episodes_from_csv(path, spec)
     np.testing.assert_array_equal(episode.time, [0.5, 0.75])
-    np.testing.assert_array_equal(episode.state, [[1, 2, 3, 4], [10, 20, 30, 40]])
+    np.testing.assert_array_equal(episode.state, [[1, 2, 3, 4], [10, 2.5, 30, 40]])
     np.testing.assert_array_equal(episode.action, [[5, 6], [50, 60]])
 
 
 def test_quotes_spaces_and_byte_order_marks(tmp_path):
     path = tmp_path / "log.csv"
     path.write_text('\ufefftime, q1 ,"q2",v1,v2,u1,u2\r\n0,"1", 2 ,3,4,5,6\r\n1,1,2,3,4,5,6\r\n', "utf-8", newline="")
-    np.testing.assert_array_equal(episode_from_csv(path, spec_of()).state[0], [1, 2, 3, 4])
+    np.testing.assert_array_equal(episodes_from_csv(path, spec_of())[0].state[0], [1, 2, 3, 4])
 
 
 @pytest.mark.parametrize(("lines", "reason"), [
@@ -55,14 +55,25 @@ def test_quotes_spaces_and_byte_order_marks(tmp_path):
 ])
 def test_faults_are_told_with_their_place(tmp_path, lines, reason):
     with pytest.raises(DataError, match=reason) as caught:
-        episode_from_csv(write(tmp_path, lines), spec_of())
+        episodes_from_csv(write(tmp_path, lines), spec_of())
     assert "\n" not in str(caught.value)
+
+
+def test_gaps_split_and_implausible_rows_are_left_out(tmp_path):
+    times = [0.1 * i for i in range(10)] + [5 + 0.1 * i for i in range(10)]
+    lines = [f"{t:.1f},{i},{9 if i == 4 else 0},0,0,{i},0" for i, t in enumerate(times)]
+    first, second = episodes_from_csv(write(tmp_path, [HEAD, *lines]), spec_of())
+    assert [len(first), len(second)] == [9, 10]
+    assert second.time[0] == 5
+    assert "1 of 20 rows left out: a signal is outside its bounds, first 'q2' = 9 in line 6" in first.notes[0]
+    with pytest.raises(DataError, match="no two rows without a gap"):
+        episodes_from_csv(write(tmp_path, [HEAD, "0,0,9,0,0,0,0", "1,0,0,0,0,0,0"]), spec_of())
 
 
 def test_what_is_no_text_is_refused(tmp_path):
     (tmp_path / "log.csv").write_bytes(b"\xff\xfe\x00\x01")
     with pytest.raises(DataError, match="not UTF-8 text"):
-        episode_from_csv(tmp_path / "log.csv", spec_of())
+        episodes_from_csv(tmp_path / "log.csv", spec_of())
 
 
 def test_many_logs_and_folders_of_logs(tmp_path):

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from mbrl_control.data.bag_episodes import episodes_from_bag
 from mbrl_control.data.bag_files import STORAGE
-from mbrl_control.data.csv_log import episode_from_csv
+from mbrl_control.data.csv_log import episodes_from_csv
 from mbrl_control.data.episodes import Episode
 from mbrl_control.errors import DataError
 from mbrl_control.robot import RobotSpec
@@ -43,7 +43,7 @@ def _load(path: Path, spec: RobotSpec, remap: Mapping[str, str] | None) -> list[
             raise DataError(f"{path}: no CSV file and no bag in this folder")
         return [e for p in inside for e in _load(p, spec, remap)]
     if _kind(path) == "csv":
-        return [episode_from_csv(path, spec)]
+        return episodes_from_csv(path, spec)
     if _kind(path):
         return episodes_from_bag(path, spec, remap)
     raise DataError(f"{path}: '{path.suffix or path.name}' is no kind of log; CSV (.csv), rosbag2 (a folder, .db3, .mcap) and "
