@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
 
-import lz4.frame
+import lz4.frame  # type: ignore[import-untyped]
 import zstandard
 from mcap.exceptions import McapError
 from mcap.reader import make_reader
@@ -125,7 +125,15 @@ class McapScanner:
                 self.counts[channel] += 1
                 if keep:
                     messages.append((channel, log_time, publish_time, data[at + 31:stop]))
-            elif kind in (SCHEMA, CHANNEL, CHUNK, FOOTER):
+            elif kind == FOOTER and not inside:
+                stop += len(MAGIC)
+                if stop > end:
+                    self.missing = stop - end
+                    break
+                if data[stop - len(MAGIC):stop] != MAGIC:
+                    raise _Damaged("it does not end as an MCAP file")
+                self.finished = True
+            elif kind in (SCHEMA, CHANNEL, CHUNK):
                 self._other(kind, data[at + 9:stop], inside)
             at = stop
         if inside and at != end:
@@ -142,8 +150,6 @@ class McapScanner:
                 self._channel(body)
             elif kind == CHUNK and not inside:
                 self._records(_chunk_data(body), 0, inside=True)
-            elif kind == FOOTER and not inside:
-                self.finished = True
         except (struct.error, UnicodeDecodeError, IndexError) as error:
             raise _Damaged(f"a record of kind {kind} is malformed: {error}") from error
 

@@ -194,8 +194,8 @@ class Recorder:
                 if now - checked >= self.options.check_s:
                     checked = now
                     self._check_disk()
-            except OSError as error:
-                self._halt("write_failed", f"{self.path}: recording stopped: {error.strerror}")
+            except Exception as error:  # whatever happens here must be told, not end this thread in silence
+                self._halt("write_failed", f"{self.path}: recording stopped: {getattr(error, 'strerror', None) or error}")
             if self._overflow:
                 self._overflow = False
                 if not any(e.code == "queue_full" for e in self.events):

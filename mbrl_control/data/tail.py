@@ -53,8 +53,10 @@ class McapTail:
         """The messages that came since the last call, in file order; empty when nothing did.
 
         Raises:
-            DataError: what is written there is not sound.
+            DataError: the file is damaged; everything sound before that was returned by earlier calls.
         """
+        if self._scanner.fault:
+            raise DataError(f"{self.path}: damaged after byte {self.offset}: {self._scanner.fault}; stop and recover it")
         if self._scanner.finished:
             return []
         path = self.path
@@ -67,10 +69,8 @@ class McapTail:
                     want = max(_AT_ONCE, self._scanner.missing)
                     data = file.read(want)
                     used = self._scanner.feed(data)
-                    if self._scanner.fault:
-                        if self._scanner.messages:  # hand over what is sound; the next call finds the fault again
-                            break
-                        raise DataError(f"{path}: damaged after byte {self.offset}: {self._scanner.fault}; stop and recover it")
+                    if self._scanner.fault:  # what is sound is handed over; the next call tells the fault
+                        break
                     self.offset += used
                     if len(data) < want or self._scanner.finished:
                         break
