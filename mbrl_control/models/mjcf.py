@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib.util
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ from typing import Any
 import mujoco
 import numpy as np
 
-from mbrl_control.errors import UserError
+from mbrl_control.errors import UserError, nearest
 from mbrl_control.robot import RobotSpec, SimSpec, StateSignal
 
 UNITS = {
@@ -64,12 +63,6 @@ def read(path: Path) -> Any:
         return mujoco.MjModel.from_xml_path(str(path))
     except ValueError as error:
         raise UserError(f"{path}: MuJoCo cannot load this MJCF: {' '.join(str(error).split())}") from error
-
-
-def nearest(given: str, known: list[str]) -> str:
-    """`; nearest: 'a' (known: a, b)` for the end of a message; empty if nothing is known."""
-    close = difflib.get_close_matches(given, known, n=1, cutoff=0.0)
-    return f"; nearest: '{close[0]}' (known: {', '.join(known)})" if close else ""
 
 
 def find(model: Any, kind: mujoco.mjtObj, name: str, asked_by: str) -> int:

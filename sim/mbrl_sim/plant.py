@@ -9,7 +9,7 @@ import mujoco
 import numpy as np
 from numpy.typing import NDArray
 
-from mbrl_control.errors import UserError
+from mbrl_control.errors import UserError, nearest
 from mbrl_control.models import mjcf
 from mbrl_control.robot import RobotSpec
 
@@ -89,7 +89,7 @@ class MujocoPlant:
 
     def state(self) -> Array:
         """[S] the state now, SI units, angles not wrapped."""
-        return np.concatenate((self.data.qpos, self.data.qvel))[self.map.address]
+        return np.asarray(np.concatenate((self.data.qpos, self.data.qvel))[self.map.address])
 
     def reset(self, rng: np.random.Generator) -> Array:
         """To `sim.start` plus Gaussian noise of `sim.start_noise`; forgets commands under way, keeps changes made by `change`.
@@ -153,7 +153,7 @@ class MujocoPlant:
         quantity, _, name = what.partition(":")
         kinds = {"mass": mujoco.mjtObj.mjOBJ_BODY, "damping": mujoco.mjtObj.mjOBJ_JOINT, "gear": mujoco.mjtObj.mjOBJ_ACTUATOR}
         if quantity not in kinds:
-            raise UserError(f"change '{what}': cannot change '{quantity}'{mjcf.nearest(quantity, list(kinds))}")
+            raise UserError(f"change '{what}': cannot change '{quantity}'{nearest(quantity, list(kinds))}")
         if not factor > 0 or not np.isfinite(factor):
             raise UserError(f"change '{what}': factor = {factor} must be a positive number")
         index = mjcf.find(self.model, kinds[quantity], name, f"change '{what}'")
