@@ -7,6 +7,9 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 import numpy as np
 import torch
 
+from mbrl_control.data.sequences import Sequences
+from mbrl_control.errors import SnapshotError
+from mbrl_control.robot import RobotSpec
 from mbrl_control.store.snapshot import Snapshot
 
 
@@ -22,6 +25,18 @@ class Step(NamedTuple):
     state: torch.Tensor
     reward: torch.Tensor | None = None
     cont: torch.Tensor | None = None
+
+
+class Gaussian(NamedTuple):
+    """Each member's distribution of the next state.
+
+    Attributes:
+        mean: [E, N, S] SI units.
+        std: [E, N, S] aleatoric standard deviation, SI units.
+    """
+
+    mean: torch.Tensor
+    std: torch.Tensor
 
 
 @runtime_checkable
@@ -59,8 +74,25 @@ class Model(Protocol):
 class LearnedModel(Model, Protocol):
     """A model that is fitted to data and can be saved."""
 
-    def fit(self, data: Any, rng: np.random.Generator, **settings: Any) -> dict[str, float]:
-        """Fit to `mbrl_control.data.sequences.Sequences`; warm: starts from the present weights. Returns figures."""
+    def fit(self, data: Sequences, rng: np.random.Generator, *, epochs: int = ..., budget_s: float = ...,
+            holdout: float | Sequences = ...) -> dict[str, float]:
+        """Fit to stretches of K >= 1 model steps; warm: starts from the present weights. Returns figures.
+
+        Args:
+            data: K may be any number; a model may learn from more than one step ahead.
+            rng: the source of every random draw.
+            epochs: passes over the data at most.
+            budget_s: time limit, s.
+            holdout: share of the data, or data, by which the fit chooses its weights.
+        """
+        ...
+
+    def predict(self, state: torch.Tensor, action: torch.Tensor) -> Gaussian:
+        """The members' one-step distributions; shapes as in `step`."""
+        ...
+
+    def prepare(self, dtype: torch.dtype = ...) -> None:
+        """Choose the precision of what is expensive in `step` (float32 or bfloat16); states stay float32."""
         ...
 
     def snapshot(self) -> Snapshot:
@@ -71,3 +103,13 @@ class LearnedModel(Model, Protocol):
         """Take over a snapshot's weights in place (buffers keep their addresses)."""
         ...
 
+
+def check_spec(snapshot: Snapshot, spec: RobotSpec) -> None:
+    """Refuse a snapshot of another robot.
+
+    Raises:
+        SnapshotError: the spec hashes differ.
+    """
+    if snapshot.spec_hash != spec.hash:
+        raise SnapshotError(f"snapshot version {snapshot.version} was fitted for another robot or model (hash {snapshot.spec_hash}), "
+                            f"not for '{spec.name}' (hash {spec.hash}); fit it again with this robot's YAML")

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
-import gc
-import os
-import sys
 import time
 from collections.abc import Callable
 
@@ -53,41 +49,3 @@ class Cadence:
         if not len(late):
             return {"p50": 0.0, "p99": 0.0, "max": 0.0}
         return {"p50": float(np.percentile(late, 50)), "p99": float(np.percentile(late, 99)), "max": float(late.max())}
-
-
-def freeze_garbage() -> None:
-    """Collect once, then keep the collector from ever stopping the tick (a full collection takes up to 0.1 s)."""
-    gc.collect()
-    gc.freeze()
-    gc.disable()
-
-
-def pin(cores: list[int]) -> str | None:
-    """Bind this process to cores; a sentence when it is not permitted."""
-    try:
-        os.sched_setaffinity(0, cores)
-    except (OSError, AttributeError) as error:
-        return f"not bound to cores {cores}: {error}"
-    return None
-
-
-def real_time(priority: int = 40) -> list[str]:
-    """Best effort: SCHED_FIFO and locked memory. Returns a sentence for each that is not permitted."""
-    notes = []
-    try:
-        os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(priority))
-    except (OSError, AttributeError) as error:
-        notes.append(f"no real-time priority ({error}); lateness may grow under load: allow it with 'rtprio' in limits.conf")
-    if sys.platform.startswith("linux"):
-        libc = ctypes.CDLL(None, use_errno=True)
-        if libc.mlockall(3) != 0:
-            notes.append(f"memory is not locked ({os.strerror(ctypes.get_errno())}): allow it with 'memlock' in limits.conf")
-    return notes
-
-
-def cores_for(role: str) -> list[int]:
-    """Cores by role: the planner has the last one to itself; the trainer shares the others with the tick, sim and recorder."""
-    cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else [0]
-    if len(cores) == 1:
-        return cores
-    return cores[-1:] if role == "planner" else cores[:-1]

@@ -117,6 +117,12 @@ class Controller:
         self._fresh_ticks = 0
         self._seq = 0
 
+    def new_episode(self) -> None:
+        """The robot was put back to its start: forget state, plans and commands sent, keep what was experienced."""
+        ticks, seq = self._fresh_ticks, self._seq
+        self.reset()
+        self._fresh_ticks, self._seq = ticks, seq
+
     @property
     def experience_s(self) -> float:
         """Seconds of control with a fresh state, since reset."""

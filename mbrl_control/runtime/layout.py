@@ -48,6 +48,11 @@ class Layout:
         """Numbers in a plan."""
         return PLAN_HEAD + (1 + CARRY_ROWS) * self.horizon * self.action
 
+    @property
+    def answer_size(self) -> int:
+        """Numbers in what a planner answers: the plan, then the request that it answers, so that one record replays."""
+        return self.plan_size + self.request_size
+
     def pack_request(self, request: PlanRequest) -> np.ndarray:
         """[request_size]; commands older than the history are left out."""
         out = np.zeros(self.request_size)

@@ -19,8 +19,8 @@ from mbrl_control.errors import SnapshotError
 from mbrl_control.models.base import LearnedModel
 from mbrl_control.planning import base as planning
 from mbrl_control.planning.plan import Plan, PlanRequest
+from mbrl_control.priority import freeze_garbage, pin
 from mbrl_control.robot import RobotSpec
-from mbrl_control.runtime.cadence import cores_for, freeze_garbage, pin
 from mbrl_control.runtime.layout import Layout
 from mbrl_control.runtime.mailbox import Mailbox
 from mbrl_control.store import ModelStore
@@ -75,6 +75,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--requests", type=Path, required=True)
     parser.add_argument("--plans", type=Path, required=True)
     parser.add_argument("--wake", type=int, required=True)
+    parser.add_argument("--cores", type=int, nargs="+", required=True)
     parser.add_argument("--anytime", action="store_true")
     return parser.parse_args()
 
@@ -94,10 +95,10 @@ def main() -> None:
     args = _arguments()
     torch.set_num_threads(1)
     torch.set_flush_denormal(True)
-    pin(cores_for("planner"))
+    pin(args.cores)
     spec = robot.load(args.robot)
     layout = Layout.of(spec)
-    requests, plans = Mailbox(args.requests, layout.request_size), Mailbox(args.plans, layout.plan_size)
+    requests, plans = Mailbox(args.requests, layout.request_size), Mailbox(args.plans, layout.answer_size)
     core = PlannerCore(spec, ModelStore(args.store), args.seed)
     budget = 0.8 / spec.plan_hz if args.anytime else None
     frozen = False
@@ -114,7 +115,7 @@ def main() -> None:
         plan, before = core.plan(layout.unpack_request(vector), budget)
         answer = layout.pack_plan(plan, before)
         answer[7] = time.perf_counter() - begin
-        plans.write(answer)
+        plans.write(np.concatenate([answer, vector]))
 
 
 if __name__ == "__main__":

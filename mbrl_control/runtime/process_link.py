@@ -9,7 +9,10 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
+
 from mbrl_control.planning.plan import Plan, PlanRequest
+from mbrl_control.priority import cores_for
 from mbrl_control.robot import RobotSpec
 from mbrl_control.runtime.layout import Layout
 from mbrl_control.runtime.mailbox import Mailbox, shared_folder, sweep
@@ -42,9 +45,10 @@ class ProcessLink:
         sweep()
         base = shared_folder() / f"mbrl-{os.getpid()}-{spec.name}-{time.monotonic_ns()}"
         self._requests = Mailbox(base.with_name(base.name + "-req.box"), self.layout.request_size, create=True)
-        self._plans = Mailbox(base.with_name(base.name + "-plan.box"), self.layout.plan_size, create=True)
+        self._plans = Mailbox(base.with_name(base.name + "-plan.box"), self.layout.answer_size, create=True)
         self._command = [sys.executable, "-m", "mbrl_control.runtime.planner_worker", "--robot", robot, "--store", str(store), "--seed",
-                         str(seed), "--requests", str(self._requests.path), "--plans", str(self._plans.path)]
+                         str(seed), "--requests", str(self._requests.path), "--plans", str(self._plans.path),
+                         "--cores", *map(str, cores_for("planner"))]
         if not iterations_fixed:
             self._command.append("--anytime")
         self._log = log
@@ -52,7 +56,7 @@ class ProcessLink:
         self._wake = -1
         self.restarts = 0
         self._died_at = -1e9
-        self.last_vector = None
+        self.last_vector: np.ndarray | None = None
 
     def start(self) -> None:
         """Start the worker; it plans once the store holds a model."""
@@ -99,7 +103,7 @@ class ProcessLink:
         if vector is None:
             return None
         self.last_vector = vector
-        return self.layout.unpack_plan(vector)[0]
+        return self.layout.unpack_plan(vector[: self.layout.plan_size])[0]
 
     def stop(self) -> None:
         """End the worker and remove the mailboxes."""

@@ -111,9 +111,10 @@ class Trainer:
         """Fit on all data, compare with the model in use, publish if not worse. Returns what it came to."""
         begin, trainer = time.perf_counter(), self.spec.trainer
         self._fitted_at = self.experience_s
-        train, _ = self._split(1)
+        train, validation = self._split(1)
         held = self._split(GATE_STEPS)[1]
-        figures = self.model.fit(train, self.rng, epochs=trainer.epochs, budget_s=trainer.budget_s)
+        figures = self.model.fit(train, self.rng, epochs=trainer.epochs, budget_s=trainer.budget_s,
+                                 holdout=validation if len(validation) else trainer.holdout)
         wraps = self.spec.wraps
         score = k_step_error(self.model, held, wraps) if len(held) else float("nan")
         incumbent = float("nan")

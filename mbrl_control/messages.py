@@ -1,0 +1,421 @@
+"""Messages to vectors and back, as a RobotSpec says. Works on messages of rclpy and of rosbags alike; imports neither."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from operator import attrgetter
+from typing import Any
+
+import numpy as np
+
+from mbrl_control.errors import SpecError
+from mbrl_control.robot import CommandSignal, RobotSpec, StateSignal
+
+JOINT_STATE = "sensor_msgs/msg/JointState"
+JOINT_TRAJECTORY = "trajectory_msgs/msg/JointTrajectory"
+JOINT_TRAJECTORY_POINT = "trajectory_msgs/msg/JointTrajectoryPoint"
+STAMPED_COMMAND_TOPIC = "mbrl/command"
+DECISION_TOPIC = "mbrl/decision"
+EULER = ("roll", "pitch", "yaw")
+
+# Types whose numbers are found by joint name: field of the names, where the arrays are, singular or plural -> array.
+_NAMED: dict[str, tuple[str, str, dict[str, str]]] = {
+    JOINT_STATE: ("name", "", {f: f for f in ("position", "velocity", "effort")}),
+    JOINT_TRAJECTORY: ("joint_names", "points[0].", {
+        "position": "positions", "velocity": "velocities", "acceleration": "accelerations", "effort": "effort",
+        "positions": "positions", "velocities": "velocities", "accelerations": "accelerations"}),
+}
+_STEP = re.compile(r"([A-Za-z]\w*)((?:\[\d+\])*)$")
+
+Signal = StateSignal | CommandSignal
+Steps = tuple[str | int, ...]
+
+
+def parse_path(path: str) -> Steps:
+    """`points[0].positions[2]` as ("points", 0, "positions", 2).
+
+    Raises:
+        SpecError: not such a path.
+    """
+    steps: list[str | int] = []
+    for part in path.split("."):
+        match = _STEP.match(part)
+        if not match:
+            raise SpecError([f"field path '{path}' is not valid at '{part}'; write it like twist.twist.linear.x or data[2]"])
+        steps.append(match[1])
+        steps += [int(i) for i in re.findall(r"\[(\d+)\]", match[2])]
+    return tuple(steps)
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a signal's number is in a message.
+
+    Attributes:
+        array: path of the array that is indexed by joint name; empty when `steps` leads to the number itself.
+        names: field that holds the joint names (with `array`).
+        joint: the joint (with `array`).
+        steps: path to the number (without `array`); a last step of yaw, pitch or roll may mean an angle of the quaternion before it.
+    """
+
+    steps: Steps
+    array: Steps = ()
+    names: str = ""
+    joint: str = ""
+
+
+def place(signal: Signal) -> Place:
+    """Where to find a signal in its message.
+
+    Raises:
+        SpecError: the field path makes no sense for the type.
+    """
+    named = _NAMED.get(signal.type)
+    field = signal.field
+    if named and ("[" not in field and "." not in field):
+        names, prefix, arrays = named
+        if field not in arrays:
+            known = ", ".join(dict.fromkeys(arrays.values()))
+            raise SpecError([f"signal '{signal.name}': a {signal.type} has no field '{field}' (known: {known})"])
+        if signal.joint is None:
+            raise SpecError([f"signal '{signal.name}': `joint` is missing; numbers of a {signal.type} are found by joint name"])
+        return Place((), parse_path(prefix + arrays[field]), names, signal.joint)
+    return Place(parse_path(field))
+
+
+def _getter(steps: Steps) -> Callable[[Any], Any]:
+    """A function that walks a path; plain attributes at the speed of C."""
+    if all(isinstance(s, str) for s in steps):
+        return attrgetter(".".join(str(s) for s in steps))
+    walk = [attrgetter(s) if isinstance(s, str) else (lambda item, i=s: item[i]) for s in steps]
+
+    def get(message: Any) -> Any:
+        for step in walk:
+            message = step(message)
+        return message
+
+    return get
+
+
+def quaternion_angle(kind: str, x: Any, y: Any, z: Any, w: Any) -> Any:
+    """Roll, pitch or yaw (about fixed x, y, z axes; rad) of a quaternion of any length but 0; numbers or equal arrays."""
+    n = x * x + y * y + z * z + w * w
+    if kind == "roll":
+        return np.arctan2(2 * (w * x + y * z), n - 2 * (x * x + y * y))
+    if kind == "pitch":
+        with np.errstate(invalid="ignore", divide="ignore"):
+            return np.arcsin(np.clip(2 * (w * y - z * x) / n, -1, 1))
+    return np.arctan2(2 * (w * z + x * y), n - 2 * (y * y + z * z))
+
+
+def _euler_getter(steps: Steps, kind: str) -> Callable[[Any], Any]:
+    parent, own = _getter(steps[:-1]), _getter(steps)
+
+    def get(message: Any) -> float:
+        q = parent(message)
+        if not hasattr(q, "w"):
+            return float(own(message))
+        if q.x * q.x + q.y * q.y + q.z * q.z + q.w * q.w < 1e-6:
+            return math.nan
+        return float(quaternion_angle(kind, q.x, q.y, q.z, q.w))
+
+    return get
+
+
+def stamp_ns(message: Any) -> int | None:
+    """Header stamp in ns; None when there is no header or its stamp is zero, which means that nobody filled it."""
+    header = getattr(message, "header", None)
+    if header is None:
+        return None
+    return (int(header.stamp.sec) * 10**9 + int(header.stamp.nanosec)) or None
+
+
+class MessageReader:
+    """Reads the used numbers of the messages of one topic; a message is taken whole or not at all.
+
+    Args:
+        signals: [K] the signals on this topic, all of one type.
+        low: [K] least plausible values.
+        high: [K] greatest plausible values.
+    """
+
+    def __init__(self, signals: Sequence[Signal], low: np.ndarray, high: np.ndarray) -> None:
+        self.type = signals[0].type
+        self.signals = tuple(signals)
+        self.low, self.high = low, high
+        self.places = tuple(place(s) for s in signals)
+        self.values = np.full(len(signals), np.nan)
+        self._scratch = np.empty(len(signals))
+        self._named = [(i, p.joint, _getter(p.array)) for i, p in enumerate(self.places) if p.array]
+        self._names = _getter((self.places[self._named[0][0]].names,)) if self._named else None
+        self._order: list[str] | None = None
+        self._index: list[int] = []
+        self._plain = [(i, self._plain_getter(p.steps)) for i, p in enumerate(self.places) if not p.array]
+
+    @staticmethod
+    def _plain_getter(steps: Steps) -> Callable[[Any], Any]:
+        last = steps[-1]
+        return _euler_getter(steps, last) if isinstance(last, str) and last in EULER and len(steps) > 1 else _getter(steps)
+
+    def read(self, message: Any) -> str | None:
+        """Take the numbers of a message into `values`.
+
+        Returns:
+            None, or why the message was rejected (`values` is then as before).
+        """
+        new = self._scratch
+        try:
+            if self._names is not None:
+                names = self._names(message)
+                if names != self._order:
+                    fault = self._match(list(names))
+                    if fault:
+                        return fault
+                for (i, joint, array), at in zip(self._named, self._index, strict=True):
+                    numbers = array(message)
+                    if at >= len(numbers):
+                        return f"signal '{self.signals[i].name}': {len(numbers)} values for {len(names)} joints; joint '{joint}' has none"
+                    new[i] = numbers[at]
+            for i, get in self._plain:
+                new[i] = get(message)
+        except (AttributeError, IndexError, TypeError, ValueError) as error:
+            return f"the message is no usable {self.type}: {error}"
+        if not ((new >= self.low) & (new <= self.high) & np.isfinite(new)).all():
+            return self._implausible(new)
+        self.values, self._scratch = new, self.values
+        return None
+
+    def _implausible(self, new: np.ndarray) -> str:
+        at = int(np.argmin((new >= self.low) & (new <= self.high) & np.isfinite(new)))
+        name, value = self.signals[at].name, new[at]
+        if not np.isfinite(value):
+            return f"signal '{name}' is not finite"
+        return f"signal '{name}' = {value:g} is outside its bounds [{self.low[at]:g}, {self.high[at]:g}]"
+
+    def _match(self, names: list[str]) -> str | None:
+        index = []
+        for _, joint, _ in self._named:
+            found = names.count(joint)
+            if found != 1:
+                return f"joint '{joint}' stands {found} times in the message" if found else f"joint '{joint}' is not in the message"
+            index.append(names.index(joint))
+        self._order, self._index = names, index
+        return None
+
+
+@dataclass(frozen=True)
+class Part:
+    """The signals of a vector that come from one topic.
+
+    Attributes:
+        topic: as the spec names it.
+        type: message type.
+        index: [K] places in the vector.
+        reader: reads them.
+    """
+
+    topic: str
+    type: str
+    index: np.ndarray
+    reader: MessageReader
+
+
+def parts(signals: Sequence[Signal], low: np.ndarray, high: np.ndarray) -> list[Part]:
+    """Group signals by topic.
+
+    Raises:
+        SpecError: one topic with two types.
+    """
+    groups: dict[str, list[int]] = {}
+    for i, signal in enumerate(signals):
+        groups.setdefault(signal.topic, []).append(i)
+    out = []
+    for topic, members in groups.items():
+        kinds = sorted({signals[i].type for i in members})
+        if len(kinds) > 1:
+            raise SpecError([f"topic '{topic}' is given two message types: {' and '.join(kinds)}; a topic has one"])
+        index = np.array(members)
+        out.append(Part(topic, kinds[0], index, MessageReader([signals[i] for i in members], low[index], high[index])))
+    return out
+
+
+class VectorReader:
+    """Fills a vector from the messages of one or more topics.
+
+    Attributes:
+        values: [D] the vector; NaN until seen.
+        time_ns: by topic, when its values were measured: the header stamp, or else the time of receipt.
+    """
+
+    def __init__(self, signals: Sequence[Signal], low: np.ndarray, high: np.ndarray) -> None:
+        self.parts = parts(signals, low, high)
+        self._by_topic = {p.topic: p for p in self.parts}
+        self.values = np.full(len(signals), np.nan)
+        self.time_ns: dict[str, int] = {}
+
+    def topics(self) -> dict[str, str]:
+        """Message type by topic, as the spec names them."""
+        return {p.topic: p.type for p in self.parts}
+
+    def update(self, topic: str, message: Any, receive_ns: int = 0) -> str | None:
+        """Take over a message.
+
+        Args:
+            topic: as the spec names it.
+            message: with attribute access.
+            receive_ns: time of receipt, used when the message has no stamp.
+
+        Returns:
+            None, or why the message was rejected (nothing of it is taken).
+        """
+        part = self._by_topic[topic]
+        fault = part.reader.read(message)
+        if fault is None:
+            self.values[part.index] = part.reader.values
+            self.time_ns[topic] = stamp_ns(message) or receive_ns
+        return fault
+
+    def complete(self) -> bool:
+        """Every signal was seen at least once."""
+        return len(self.time_ns) == len(self.parts)
+
+    def oldest_ns(self) -> int:
+        """Time of the topic that is longest without news; 0 until complete."""
+        return min(self.time_ns.values()) if self.complete() else 0
+
+
+class StateReader(VectorReader):
+    """[S] the state, from messages. Values outside a signal's bounds are sensor faults: their message is rejected."""
+
+    def __init__(self, spec: RobotSpec) -> None:
+        super().__init__(spec.state, spec.state_low, spec.state_high)
+
+
+class CommandReader(VectorReader):
+    """[A] the command, from recorded command messages. Values beyond the limits are kept: they are what was sent."""
+
+    def __init__(self, spec: RobotSpec) -> None:
+        everything = np.full(spec.action_dim, np.inf)
+        super().__init__(spec.command, -everything, everything)
+
+
+def stamped_command_signals(spec: RobotSpec) -> list[CommandSignal]:
+    """[A] the command signals as they stand in the stamped twin of the command, `mbrl/command`."""
+    place = {"topic": STAMPED_COMMAND_TOPIC, "type": JOINT_STATE, "field": "position"}
+    return [c.model_copy(update={**place, "joint": c.name}) for c in spec.command]
+
+
+class CommandWriter:
+    """Fills command messages from a command vector.
+
+    Args:
+        spec: the robot.
+        empty: makes an empty message of a type; of rclpy beside a robot, `message_types.empty` without ROS.
+    """
+
+    def __init__(self, spec: RobotSpec, empty: Callable[[str], Any]) -> None:
+        everything = np.full(spec.action_dim, np.inf)
+        self._filled: list[tuple[str, str, Any, Callable[[np.ndarray], None]]] = []
+        for part in parts(spec.command, -everything, everything):
+            message = empty(part.type)
+            fill = self._named_filler(part, message, empty, spec.tick_s) if part.reader.places[0].array else self._filler(part, message)
+            self._filled.append((part.topic, part.type, message, fill))
+
+    def topics(self) -> dict[str, str]:
+        """Message type by topic, as the spec names them."""
+        return {topic: kind for topic, kind, _, _ in self._filled}
+
+    def messages(self, action: np.ndarray, stamp: int = 0) -> list[tuple[str, Any]]:
+        """The messages that command `action`.
+
+        Args:
+            action: [A].
+            stamp: ns, for messages with a header.
+
+        Returns:
+            (topic, message) each; the same message objects every time, so send or encode them before the next call.
+        """
+        for _, _, message, fill in self._filled:
+            fill(action)
+            header = getattr(message, "header", None)
+            if header is not None:
+                header.stamp.sec, header.stamp.nanosec = stamp // 10**9, stamp % 10**9
+        return [(topic, message) for topic, _, message, _ in self._filled]
+
+    @staticmethod
+    def _filler(part: Part, message: Any) -> Callable[[np.ndarray], None]:
+        setters: list[tuple[int, Callable[[float], None]]] = []
+        for at, where, signal in zip(part.index, part.reader.places, part.reader.signals, strict=True):
+            try:
+                setters.append((int(at), _setter(message, where.steps)))
+            except (AttributeError, IndexError, TypeError) as error:
+                raise SpecError([f"command '{signal.name}': a {part.type} has no number '{signal.field}' to write to"]) from error
+
+        def fill(action: np.ndarray) -> None:
+            for at, put in setters:
+                put(float(action[at]))
+
+        return fill
+
+    @staticmethod
+    def _named_filler(part: Part, message: Any, empty: Callable[[str], Any], tick_s: float) -> Callable[[np.ndarray], None]:
+        joints = list(dict.fromkeys(p.joint for p in part.reader.places))
+        arrays: dict[str, dict[str, int]] = {}
+        for at, where in zip(part.index, part.reader.places, strict=True):
+            arrays.setdefault(str(where.array[-1]), {})[where.joint] = int(at)
+        for name, members in arrays.items():
+            if set(members) != set(joints):
+                raise SpecError([f"topic '{part.topic}': '{name}' is commanded for {', '.join(members)} but the message names "
+                                 f"{', '.join(joints)}; command it for all of them or none"])
+        holder = message
+        if part.type == JOINT_TRAJECTORY:
+            message.joint_names = joints
+            holder = empty(JOINT_TRAJECTORY_POINT)
+            # one period ahead, as servoing controllers expect of a point that is replaced each period
+            holder.time_from_start.sec, holder.time_from_start.nanosec = int(tick_s), int(tick_s % 1 * 1e9)
+            message.points = [holder]
+        else:
+            message.name = joints
+        order = {name: np.array([members[j] for j in joints]) for name, members in arrays.items()}
+        as_array = {name: isinstance(getattr(holder, name), np.ndarray) for name in order}
+
+        def fill(action: np.ndarray) -> None:
+            for name, index in order.items():
+                values = np.asarray(action[index], dtype=np.float64)
+                setattr(holder, name, values if as_array[name] else values.tolist())
+
+        return fill
+
+
+def _setter(message: Any, steps: Steps) -> Callable[[float], None]:
+    """A function that writes a number to a path, growing arrays that are too short."""
+    holder = _getter(steps[:-1])(message) if len(steps) > 1 else message
+    last = steps[-1]
+    if isinstance(last, str):
+        whole = isinstance(getattr(holder, last), int)
+
+        def put(value: float) -> None:
+            setattr(holder, last, round(value) if whole else value)
+
+        if not isinstance(getattr(holder, last), (int, float)):
+            raise TypeError(last)
+        return put
+    owner = _getter(steps[:-2])(message) if len(steps) > 2 else message
+    name = steps[-2]
+    if not isinstance(name, str):
+        raise TypeError(name)
+    if len(holder) <= last:
+        missing = last + 1 - len(holder)
+        if isinstance(holder, np.ndarray):
+            setattr(owner, name, np.concatenate([holder, np.zeros(missing, holder.dtype)]))
+        else:
+            holder.extend([0.0 if getattr(holder, "typecode", "d") in "fd" else 0] * missing)
+
+    def put_item(value: float) -> None:
+        array = getattr(owner, name)
+        array[last] = value if not isinstance(array[last], (int, np.integer)) else round(value)
+
+    return put_item
