@@ -8,6 +8,7 @@ import select
 import signal
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +22,7 @@ from mbrl_control.planning import base as planning
 from mbrl_control.planning.plan import Plan, PlanRequest
 from mbrl_control.priority import freeze_garbage, pin
 from mbrl_control.robot import RobotSpec
-from mbrl_control.runtime.layout import Layout
+from mbrl_control.runtime.layout import CARRY_ROWS, Layout
 from mbrl_control.runtime.mailbox import Mailbox
 from mbrl_control.store import ModelStore
 
@@ -63,8 +64,9 @@ class PlannerCore:
         """A plan and the number of the plan that it started from."""
         before = self.previous.seq if self.previous is not None else -1
         plan = self.planner.plan(request, self.previous, budget_s)
-        self.previous = plan
-        return plan, before
+        # What is not logged must not count, or a logged plan could not be made again.
+        self.previous = replace(plan, carry=plan.carry[:CARRY_ROWS])
+        return self.previous, before
 
 
 def _arguments() -> argparse.Namespace:
