@@ -75,7 +75,7 @@ def test_silent_until_active_then_on_time_and_at_rest_in_the_end(probe, start, r
     assert change(probe, CONFIGURE)
     assert state(probe) == "inactive"
     probe.spin(0.5)
-    assert not commands and not twins and not decisions
+    assert (commands, twins, decisions) == ([], [], [])
     assert change(probe, ACTIVATE)
     assert state(probe) == "active"
     probe.until(lambda: min(len(commands), len(twins), len(decisions)) >= 120, "commands")
@@ -177,7 +177,11 @@ def test_a_killed_planner_is_told_and_started_anew_while_ticks_go_on(probe, acti
     os.kill(first[0], signal.SIGKILL)
     wait_for_commands(probe, commands, 25)
     probe.until(lambda: children(node.process.pid) not in ([], first), "a new planner")
-    probe.until(lambda: any(s.name == "controller: planner" and s.level == DiagnosticStatus.ERROR for m in told for s in m.status), "a report")
+
+    def reported():
+        return [s for m in told for s in m.status if s.name == "controller: planner" and s.level == DiagnosticStatus.ERROR]
+
+    probe.until(reported, "a report")
     assert len(commands) > 25
     planner = children(node.process.pid)[0]
     assert os.sched_getscheduler(planner) == os.SCHED_OTHER  # the tick's real-time priority is not inherited

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import signal
 
@@ -40,7 +41,7 @@ def test_publishes_at_its_rate_to_both_kinds_of_subscription(probe, start):
     hanging = reliable[0].position[list(reliable[0].name).index("hinge")]
     assert abs(abs(hanging) - math.pi) < 0.2
     ticks = [c.clock.sec + c.clock.nanosec * 1e-9 for c in clock]
-    assert all(abs((b - a) - 1 / spec.sim.state_hz) < 1e-6 for a, b in zip(ticks, ticks[1:], strict=False))
+    assert all(abs((b - a) - 1 / spec.sim.state_hz) < 1e-6 for a, b in itertools.pairwise(ticks))
     assert node.end(signal.SIGTERM) == 0
     assert "simulated" in node.output
 

@@ -14,6 +14,13 @@ import numpy as np
 import rclpy
 from builtin_interfaces.msg import Time
 from diagnostic_msgs.msg import DiagnosticArray
+from rclpy.duration import Duration
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
+from rclpy.publisher import Publisher
+from sensor_msgs.msg import JointState
+from std_msgs.msg import Float64MultiArray
+
 from mbrl_control import robot
 from mbrl_control.errors import UserError
 from mbrl_control.messages import DECISION_TOPIC, STAMPED_COMMAND_TOPIC, CommandWriter, StateReader
@@ -23,13 +30,6 @@ from mbrl_control.runtime.cadence import Cadence
 from mbrl_control.runtime.controller import Controller, Decision
 from mbrl_control.runtime.process_link import ProcessLink
 from mbrl_control.runtime.wind_down import wind_down
-from rclpy.duration import Duration
-from rclpy.executors import SingleThreadedExecutor
-from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
-from rclpy.publisher import Publisher
-from sensor_msgs.msg import JointState
-from std_msgs.msg import Float64MultiArray
-
 from mbrl_control_ros import parameters, qos
 from mbrl_control_ros.diagnostics import Figures
 from mbrl_control_ros.interfaces import PLAN_TOPIC, message_class
@@ -94,7 +94,7 @@ class Loop:
         for publisher in self._all_publishers():
             self.node.destroy_publisher(publisher)
 
-    def _all_publishers(self) -> list[Publisher]:
+    def _all_publishers(self) -> list[Publisher[Any]]:
         return [*self._commands.values(), self._stamped, self._decisions, self._plans]
 
     def _on_state(self, topic: str) -> Callable[[Any], None]:
@@ -173,7 +173,8 @@ class ControllerNode(LifecycleNode):
         missing = [name for name, value in (("robot", self.source), ("run_dir", self.run_dir)) if not value]
         try:
             if missing:
-                raise UserError(f"parameter '{missing[0]}' is not set; set it with -p {missing[0]}:=... or in a parameter file under '/**/controller'")
+                raise UserError(f"parameter '{missing[0]}' is not set; set it with -p {missing[0]}:=... or in a parameter file under "
+                                "'/**/controller'")
             run_dir = Path(self.run_dir)
             self.loop = Loop(self, self.source, run_dir, Path(self.store_dir) if self.store_dir else run_dir / "store")
         except (UserError, OSError) as error:

@@ -4,6 +4,7 @@ import subprocess
 import sys
 
 import pytest
+
 from mbrl_control.runtime.process_link import child_environment
 
 pytest.importorskip("rclpy")
