@@ -41,6 +41,9 @@ setup(
         "dev": ["pytest>=8,<10", "pytest-xdist>=3", "hypothesis>=6", "ruff>=0.6", "mypy>=1.11", "types-PyYAML", "catkin-pkg>=1",
                 "colcon-core>=0.17", "colcon-ros>=0.5", "colcon-bash>=0.5", "colcon-recursive-crawl>=0.2"],
     },
-    entry_points={"console_scripts": ["mbrl = mbrl_control.cli:main"]},
+    entry_points={
+        "console_scripts": ["mbrl = mbrl_control.cli:main"],
+        "mbrl_control.plants": ["mujoco = mbrl_sim.plants:mujoco", "suite = mbrl_sim.plants:suite"],
+    },
     zip_safe=False,
 )

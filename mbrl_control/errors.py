@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import difflib
+
 
 class UserError(Exception):
     """Bad input, told in words. The command line prints it and exits with a status other than 0; never a traceback."""
@@ -25,3 +27,9 @@ class SnapshotError(UserError):
 
 class DataError(UserError):
     """A recording that cannot be read or does not hold what was asked for."""
+
+
+def nearest(given: str, known: list[str]) -> str:
+    """`; nearest: 'a' (known: a, b)` for the end of a message; empty if nothing is known."""
+    close = difflib.get_close_matches(given, known, n=1, cutoff=0.0)
+    return f"; nearest: '{close[0]}' (known: {', '.join(known)})" if close else ""

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 import torch
 
+from mbrl_control.data.sequences import Sequences
+from mbrl_control.errors import SnapshotError
 from mbrl_control.robot import RobotSpec
+from mbrl_control.store.snapshot import Snapshot
 
 
 class Step(NamedTuple):
@@ -23,6 +25,18 @@ class Step(NamedTuple):
     state: torch.Tensor
     reward: torch.Tensor | None = None
     cont: torch.Tensor | None = None
+
+
+class Gaussian(NamedTuple):
+    """Each member's distribution of the next state.
+
+    Attributes:
+        mean: [E, N, S] SI units.
+        std: [E, N, S] aleatoric standard deviation, SI units.
+    """
+
+    mean: torch.Tensor
+    std: torch.Tensor
 
 
 @runtime_checkable
@@ -57,30 +71,28 @@ class Model(Protocol):
         ...
 
 
-@dataclass(frozen=True)
-class Snapshot:
-    """A model frozen for use by another process.
-
-    Attributes:
-        kind: name of the part that can load it (`ensemble`, …).
-        spec_hash: hash of the robot it was fitted for.
-        version: grows by one each publication.
-        weights: named arrays: parameters, normaliser, elites; nothing else is needed to predict.
-        figures: training and gate figures, JSON values.
-    """
-
-    kind: str
-    spec_hash: str
-    version: int
-    weights: dict[str, np.ndarray]
-    figures: dict[str, Any] = field(default_factory=dict)
-
-
 class LearnedModel(Model, Protocol):
     """A model that is fitted to data and can be saved."""
 
-    def fit(self, data: Any, rng: np.random.Generator, **settings: Any) -> dict[str, float]:
-        """Fit to `mbrl_control.data.sequences.Sequences`; warm: starts from the present weights. Returns figures."""
+    def fit(self, data: Sequences, rng: np.random.Generator, *, epochs: int = ..., budget_s: float = ...,
+            holdout: float | Sequences = ...) -> dict[str, float]:
+        """Fit to stretches of K >= 1 model steps; warm: starts from the present weights. Returns figures.
+
+        Args:
+            data: K may be any number; a model may learn from more than one step ahead.
+            rng: the source of every random draw.
+            epochs: passes over the data at most.
+            budget_s: time limit, s.
+            holdout: share of the data, or data, by which the fit chooses its weights.
+        """
+        ...
+
+    def predict(self, state: torch.Tensor, action: torch.Tensor) -> Gaussian:
+        """The members' one-step distributions; shapes as in `step`."""
+        ...
+
+    def prepare(self, dtype: torch.dtype = ...) -> None:
+        """Choose the precision of what is expensive in `step` (float32 or bfloat16); states stay float32."""
         ...
 
     def snapshot(self) -> Snapshot:
@@ -98,8 +110,6 @@ def check_spec(snapshot: Snapshot, spec: RobotSpec) -> None:
     Raises:
         SnapshotError: the spec hashes differ.
     """
-    from mbrl_control.errors import SnapshotError
-
     if snapshot.spec_hash != spec.hash:
         raise SnapshotError(f"snapshot version {snapshot.version} was fitted for another robot or model (hash {snapshot.spec_hash}), "
                             f"not for '{spec.name}' (hash {spec.hash}); fit it again with this robot's YAML")

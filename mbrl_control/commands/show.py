@@ -1,0 +1,42 @@
+"""What commands print at their end."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+
+def _number(value: Any, unit: str = "", digits: int = 1) -> str:
+    return "–" if value is None else f"{value:.{digits}f}{unit}"
+
+
+def summary(report: dict[str, Any], run_dir: Path, console: Console) -> None:
+    """Print the end of a run: solved or not, cadence, plans, refits, where things are. At most 100 columns."""
+    table = Table(show_header=False, width=98)
+    table.add_column(style="bold", width=14)
+    table.add_column(overflow="fold")
+    when = report["solved_at_experience_s"]
+    table.add_row("solved", f"yes, held after {when:.1f} s" if report["solved"] else "no")
+    cadence = report["cadence"]
+    late = cadence.get("lateness_us")
+    if late:
+        table.add_row("ticks", f"{cadence['ticks']} at {cadence['rate_hz']:g} Hz, {cadence['missed']} missed; "
+                               f"lateness p50 {late['p50']:.0f} µs, p99 {late['p99']:.0f} µs, max {late['max']:.0f} µs")
+    else:
+        table.add_row("ticks", f"{cadence['ticks']} on a virtual clock")
+    planner, trainer = report["planner"], report["trainer"]
+    latency = planner["latency_ms"]
+    table.add_row("plans", f"{planner['plans']} by {planner['kind']}, latency p50 {latency['p50']:.1f} ms, p99 {latency['p99']:.1f} ms, "
+                           f"max {latency['max']:.1f} ms")
+    table.add_row("refits", f"{trainer['refits']}, {trainer['published']} published, {trainer['rejected']} refused; "
+                            f"p50 {trainer['refit_s']['p50']:.2f} s, max {trainer['refit_s']['max']:.2f} s")
+    for fault in report["faults"]:
+        table.add_row("fault", f"{fault['code']}: {fault['count']} ticks, first at {fault['first_s']:.1f} s ({fault['action']})")
+    for name, words in (report.get("ended_early") or {}).items():
+        table.add_row("ended early", f"{name}: {words}")
+    table.add_row("wall time", _number(report["wall_s"], " s"))
+    table.add_row("left in", str(run_dir))
+    console.print(table)

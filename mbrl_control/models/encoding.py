@@ -1,0 +1,103 @@
+"""How a model sees a robot: angles as sine and cosine, ignored signals left out, positions integrated from their rates."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from mbrl_control.data.sequences import Sequences
+from mbrl_control.robot import RobotSpec
+
+
+class Encoding:
+    """Features of a state and a command, and how a prediction becomes the next state.
+
+    The features are `[state (S), sin (W), cos (W), action (A)]`, all in physical units. `visible` tells which of them the
+    dynamics may depend on: a wrapping angle only through its sine and cosine, an ignored signal not at all. The raw state
+    is kept among the features so that one matrix product carries it over to the next state (see `carry`).
+
+    With z [S] the model's output for a step, the next state is `state @ carry + z @ spread`. Without integration that is
+    state + z. With it, a position q whose rate v is measured follows the trapezoid rule, q' = q + dt (v + v') / 2 + z_q,
+    so that z_q is only the small part which the rates do not tell.
+    """
+
+    def __init__(self, spec: RobotSpec, integrate: bool) -> None:
+        wraps = spec.wraps
+        ignored = np.array([n in spec.model.ignore for n in spec.state_names])
+        self.state_dim, self.action_dim = spec.state_dim, spec.action_dim
+        self.angles = torch.tensor(np.flatnonzero(wraps & ~ignored))
+        shown = len(self.angles)
+        self.inputs = spec.state_dim + 2 * shown + spec.action_dim
+        self.visible = np.concatenate([~wraps & ~ignored, np.ones(2 * shown + spec.action_dim, bool)])
+        self.carry = torch.eye(spec.state_dim)
+        self.spread = torch.eye(spec.state_dim)
+        if integrate:
+            for position, rate in spec.rate_pairs:
+                self.carry[rate, position] = spec.model_dt
+                self.spread[rate, position] = spec.model_dt / 2
+        flips = [n in spec.model.mirror for n in spec.state_names], [n in spec.model.mirror for n in spec.command_names]
+        self.state_sign, self.action_sign = (np.where(f, -1.0, 1.0) for f in flips)
+        self.mirrored = bool(spec.model.mirror)
+
+    def features(self, state: torch.Tensor, action: torch.Tensor) -> torch.Tensor:
+        """[..., I] features of state [..., S] and action [..., A] (equal leading shapes)."""
+        if not len(self.angles):
+            return torch.cat((state, action), -1)
+        angle = state[..., self.angles]
+        return torch.cat((state, angle.sin(), angle.cos(), action), -1)
+
+    def targets(self, state: torch.Tensor, following: torch.Tensor) -> torch.Tensor:
+        """[..., S] the output z that leads from `state` to `following` exactly."""
+        change: torch.Tensor = following - state @ self.carry.to(state)
+        return change @ torch.linalg.inv(self.spread.to(state))
+
+    def with_mirror_images(self, data: Sequences) -> Sequences:
+        """The data and its mirror image (twice as many stretches), or the data alone for a robot without symmetry."""
+        if not self.mirrored:
+            return data
+        return Sequences.join([data, Sequences(data.state * self.state_sign, data.action * self.action_sign, data.start)])
+
+
+@dataclass(frozen=True)
+class Normaliser:
+    """Double-precision statistics that make inputs and outputs of order one.
+
+    Attributes:
+        input_mean: [I] subtracted from the features; 0 where invisible.
+        input_inverse: [I] 1 / standard deviation; 0 where invisible, which is what hides a feature.
+        target_mean: [S] mean of z.
+        target_scale: [S] standard deviation of z.
+        change: [S] root mean square one-step change of the state.
+    """
+
+    input_mean: torch.Tensor
+    input_inverse: torch.Tensor
+    target_mean: torch.Tensor
+    target_scale: torch.Tensor
+    change: torch.Tensor
+
+    @staticmethod
+    def of(data: Sequences, encoding: Encoding) -> Normaliser:
+        """Statistics of training data."""
+        state, action = torch.as_tensor(data.state), torch.as_tensor(data.action)
+        features = encoding.features(state[:, :-1], action).flatten(0, 1)
+        z = encoding.targets(state[:, :-1], state[:, 1:]).flatten(0, 1)
+        visible = torch.as_tensor(encoding.visible).double()
+        mean, deviation = features.mean(0), _floored_std(features)
+        change = _alive((state[:, 1:] - state[:, :-1]).square().mean((0, 1)).sqrt())
+        # Positions that their rates explain to rounding would otherwise make the scale, and the loss, meaningless.
+        scale = torch.maximum(z.std(0, correction=0), 1e-3 * change)
+        return Normaliser(mean * visible, visible / deviation, z.mean(0), scale, change)
+
+
+def _floored_std(values: torch.Tensor) -> torch.Tensor:
+    """Standard deviation per column, 1 where a column is constant but for rounding."""
+    deviation = values.std(0, correction=0)
+    return torch.where(deviation > 1e-6 * values.abs().amax(0), deviation, torch.ones_like(deviation))
+
+
+def _alive(change: torch.Tensor) -> torch.Tensor:
+    """Sizes with 1 in the place of a signal that never changes."""
+    return torch.where(change > 1e-9, change, torch.ones_like(change))

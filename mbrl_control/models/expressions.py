@@ -1,0 +1,75 @@
+"""Equations of motion as CasADi expressions: pendulum, cart-pole, double pendulum."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import casadi as ca
+
+
+@dataclass(frozen=True)
+class System:
+    """xdot = rate(x, u, p).
+
+    Attributes:
+        states: names of x; positions first, then their rates. SI units, radians.
+        inputs: names of u.
+        rate: from x (column), u (column) and p (by name) to xdot (column), all CasADi expressions.
+        parameters: p with its default values.
+    """
+
+    states: tuple[str, ...]
+    inputs: tuple[str, ...]
+    rate: Callable[[Any, Any, dict[str, float]], Any]
+    parameters: dict[str, float] = field(default_factory=dict)
+
+
+def _pendulum(x: Any, u: Any, p: dict[str, float]) -> Any:
+    """I theta'' = m g l sin(theta) - b theta' + u; theta = 0 upright, I about the pivot, l from the pivot to the centre of mass."""
+    torque = p["m"] * p["g"] * p["l"] * ca.sin(x[0]) - p["b"] * x[1] + u[0]
+    return ca.vertcat(x[1], torque / p["I"])
+
+
+def _cartpole(x: Any, u: Any, p: dict[str, float]) -> Any:
+    """Cart on a frictionless rail without ends; theta = 0 upright, I about the pole's pivot (Barto et al. 1983, with damping)."""
+    couple = p["m_pole"] * p["l"] * ca.cos(x[1])
+    force = p["gear"] * u[0] - p["b_cart"] * x[2] + p["m_pole"] * p["l"] * ca.sin(x[1]) * x[3] ** 2
+    torque = p["m_pole"] * p["g"] * p["l"] * ca.sin(x[1]) - p["b_pole"] * x[3]
+    mass = p["m_cart"] + p["m_pole"]
+    det = mass * p["I"] - couple**2
+    return ca.vertcat(x[2], x[3], (p["I"] * force - couple * torque) / det, (mass * torque - couple * force) / det)
+
+
+def _double_pendulum(x: Any, u: Any, p: dict[str, float]) -> Any:
+    """M(q) q'' + C(q, q') q' + G(q) + F(q') = u; q1 from hanging, q2 relative to link 1, inertias about each link's joint.
+
+    Wiebe et al., "Open source dual-purpose acrobot and pendubot platform", IEEE Robotics & Automation Magazine 2023: motors
+    with rotor inertia Ir behind a gear ratio gr, the second one riding on link 1 (hence its kinetic energy
+    Ir (q1' - gr q2')^2 / 2), viscous friction b and Coulomb friction cf atan(100 q'), which tends to cf pi / 2.
+    """
+    q1, q2, v1, v2 = (x[i] for i in range(4))
+    h = p["m2"] * p["l1"] * p["r2"]
+    m12 = p["I2"] + h * ca.cos(q2) - p["gr"] * p["Ir"]
+    m11 = p["I1"] + p["I2"] + p["m2"] * p["l1"] ** 2 + 2 * h * ca.cos(q2) + (p["gr"] ** 2 + 1) * p["Ir"]
+    m22 = p["I2"] + p["gr"] ** 2 * p["Ir"]
+    coriolis = ca.vertcat(-h * ca.sin(q2) * (2 * v1 * v2 + v2**2), h * ca.sin(q2) * v1**2)
+    g2 = p["m2"] * p["g"] * p["r2"] * ca.sin(q1 + q2)
+    gravity = ca.vertcat((p["m1"] * p["r1"] + p["m2"] * p["l1"]) * p["g"] * ca.sin(q1) + g2, g2)
+    friction = ca.vertcat(p["b1"] * v1 + p["cf1"] * ca.atan(100 * v1), p["b2"] * v2 + p["cf2"] * ca.atan(100 * v2))
+    t = u - coriolis - gravity - friction
+    det = m11 * m22 - m12**2
+    return ca.vertcat(v1, v2, (m22 * t[0] - m12 * t[1]) / det, (m11 * t[1] - m12 * t[0]) / det)
+
+
+SYSTEMS = {
+    "pendulum": System(("theta", "theta_dot"), ("torque",), _pendulum, {"m": 1.0, "l": 1.0, "I": 1.001, "g": 9.81, "b": 0.02}),
+    "cartpole": System(("x", "theta", "x_dot", "theta_dot"), ("force",), _cartpole,
+                       {"m_cart": 1.0, "m_pole": 0.1, "l": 0.5, "I": 0.0344245927672956, "g": 9.81, "b_cart": 5e-4, "b_pole": 2e-6, "gear": 10.0}),
+    # Identified on the real robot, design C.1, model 1.0 (see docs of the robots acrobot and pendubot).
+    "double_pendulum": System(("q1", "q2", "q1_dot", "q2_dot"), ("torque1", "torque2"), _double_pendulum, {
+        "m1": 0.5234602302310271, "m2": 0.6255677234174437, "l1": 0.2, "r1": 0.2, "r2": 0.25569305436052964,
+        "I1": 0.031887199591513114, "I2": 0.05086984812807257, "Ir": 6.287203962819607e-05, "gr": 6.0, "g": 9.81,
+        "b1": 0.001, "b2": 0.001, "cf1": 0.16, "cf2": 0.12}),
+}

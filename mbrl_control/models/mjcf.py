@@ -1,0 +1,137 @@
+"""Between a robot's vectors and its MuJoCo model: which joint is which signal, which actuator which command."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from typing import Any
+
+import mujoco
+import numpy as np
+
+from mbrl_control.errors import UserError, nearest
+from mbrl_control.robot import RobotSpec, SimSpec, StateSignal
+
+UNITS = {
+    (mujoco.mjtJoint.mjJNT_HINGE, "position"): "rad",
+    (mujoco.mjtJoint.mjJNT_HINGE, "velocity"): "rad/s",
+    (mujoco.mjtJoint.mjJNT_SLIDE, "position"): "m",
+    (mujoco.mjtJoint.mjJNT_SLIDE, "velocity"): "m/s",
+}
+
+
+def sim_of(spec: RobotSpec) -> SimSpec:
+    """The robot's `sim` section.
+
+    Raises:
+        UserError: it has none.
+    """
+    if spec.sim is None:
+        raise UserError(f"robot '{spec.name}' has no key 'sim'; give 'sim: {{mjcf: …, actuators: […]}}' to simulate it")
+    return spec.sim
+
+
+def assets() -> Path | None:
+    """Folder of the MJCF files that ship with `mbrl_sim`; None where that package is not installed."""
+    found = importlib.util.find_spec("mbrl_sim")
+    places = list(found.submodule_search_locations or ()) if found else []
+    return Path(places[0]) / "assets" if places else None
+
+
+def locate(mjcf: str, base: Path | None = None) -> Path:
+    """Find an MJCF file: in `base` (the YAML's folder), else among the shipped assets, else as a path of its own.
+
+    Raises:
+        UserError: there is no such file.
+    """
+    shipped = assets()
+    places = [folder / mjcf for folder in (base, shipped) if folder is not None] + [Path(mjcf)]
+    for place in places:
+        if place.is_file():
+            return place
+    names = sorted(p.name for p in shipped.glob("*.xml")) if shipped else []
+    raise UserError(f"sim.mjcf = '{mjcf}' is no file (looked at {', '.join(map(str, places))}){nearest(mjcf, names)}")
+
+
+def read(path: Path) -> Any:
+    """Compile an MJCF file to an `mjModel`.
+
+    Raises:
+        UserError: MuJoCo refuses the file; its own words are passed on.
+    """
+    try:
+        return mujoco.MjModel.from_xml_path(str(path))
+    except ValueError as error:
+        raise UserError(f"{path}: MuJoCo cannot load this MJCF: {' '.join(str(error).split())}") from error
+
+
+def find(model: Any, kind: mujoco.mjtObj, name: str, asked_by: str) -> int:
+    """Index of a named object of an `mjModel`.
+
+    Args:
+        model: the `mjModel`.
+        kind: what it is: joint, actuator, body, …
+        name: its name in the MJCF.
+        asked_by: start of the message, e.g. `state 'x'`.
+
+    Raises:
+        UserError: no such name; the sentence has the nearest.
+    """
+    index = int(mujoco.mj_name2id(model, kind, name))
+    if index < 0:
+        word = str(kind.name).removeprefix("mjOBJ_").lower()
+        count = {"joint": model.njnt, "actuator": model.nu, "body": model.nbody}[word]
+        known = [n for n in (mujoco.mj_id2name(model, kind, i) for i in range(count)) if n and n != "world"]
+        raise UserError(f"{asked_by}: the MJCF has no {word} '{name}'{nearest(name, known)}")
+    return index
+
+
+def whole_steps(seconds: float, timestep: float, what: str) -> int:
+    """How many physics steps make up `seconds`.
+
+    Raises:
+        UserError: not a whole number of at least 1.
+    """
+    count = round(seconds / timestep)
+    if count < 1 or abs(count * timestep - seconds) > 1e-9:
+        raise UserError(f"{what} = {seconds:g} s is no multiple of the MJCF's timestep {timestep:g} s; change one of them")
+    return count
+
+
+class SignalMap:
+    """Addresses of a robot's signals in an `mjModel`, by joint and actuator name, whatever their order in the MJCF.
+
+    Attributes:
+        address: [S] index of each state signal in (qpos, qvel) put end to end.
+        actuator: [A] index of each command in ctrl.
+    """
+
+    def __init__(self, model: Any, spec: RobotSpec) -> None:
+        self.address = np.array([self._address(model, signal) for signal in spec.state])
+        names = sim_of(spec).actuators
+        self.actuator = np.array([find(model, mujoco.mjtObj.mjOBJ_ACTUATOR, name, f"sim.actuators of '{spec.name}'") for name in names])
+        for signal, name, i in zip(spec.command, names, self.actuator, strict=True):
+            low, high = model.actuator_ctrlrange[i]
+            if model.actuator_ctrllimited[i] and (signal.limits[0] < low - 1e-9 or signal.limits[1] > high + 1e-9):
+                raise UserError(f"command '{signal.name}': limits {list(signal.limits)} go beyond actuator '{name}' of the MJCF, "
+                                f"whose ctrlrange is [{low:g}, {high:g}]")
+
+    @staticmethod
+    def _address(model: Any, signal: StateSignal) -> int:
+        who = f"state '{signal.name}'"
+        if signal.joint is None:
+            raise UserError(f"{who} has no key 'joint'; in simulation every state signal is a joint's position or velocity")
+        joint = find(model, mujoco.mjtObj.mjOBJ_JOINT, signal.joint, who)
+        unit = UNITS.get((mujoco.mjtJoint(model.jnt_type[joint]), signal.field))
+        if unit is None:
+            raise UserError(f"{who}: field '{signal.field}' of joint '{signal.joint}' cannot be simulated; "
+                            "use 'position' or 'velocity' of a hinge or slide joint")
+        if unit != signal.unit:
+            raise UserError(f"{who} is in {signal.unit}, but the {signal.field} of joint '{signal.joint}' is in {unit} in the MJCF")
+        return int(model.jnt_qposadr[joint] if signal.field == "position" else model.nq + model.jnt_dofadr[joint])
+
+    def missing(self, model: Any) -> list[str]:
+        """Joints of which no signal gives the position or the velocity: with any, the state does not determine the future."""
+        seen = set(self.address.tolist())
+        return [str(model.joint(j).name) for j in range(model.njnt)
+                if not {int(model.jnt_qposadr[j]), int(model.nq + model.jnt_dofadr[j])} <= seen]

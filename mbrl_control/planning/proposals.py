@@ -1,0 +1,19 @@
+"""Candidate rows from elsewhere: policies, stored manoeuvres."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import torch
+
+from mbrl_control.planning.plan import PlanRequest
+
+
+class Proposal(Protocol):
+    """A source of candidate action sequences; which source wins is counted by `name`."""
+
+    name: str
+
+    def rows(self, request: PlanRequest) -> torch.Tensor:
+        """[R, H, A] actions in physical units for a request; rows that are not finite are left out."""
+        ...

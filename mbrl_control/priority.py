@@ -1,0 +1,55 @@
+"""Where a process runs and how urgently: cores, priorities, memory, garbage collection. Best effort, told when not permitted."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import gc
+import os
+import sys
+
+
+def freeze_garbage() -> None:
+    """Collect once, then keep the collector from ever stopping the tick (a full collection takes up to 0.1 s)."""
+    gc.collect()
+    gc.freeze()
+    gc.disable()
+
+
+def pin(cores: list[int]) -> str | None:
+    """Bind this process to cores; a sentence when it is not permitted."""
+    try:
+        os.sched_setaffinity(0, cores)
+    except (OSError, AttributeError) as error:
+        return f"not bound to cores {cores}: {error}"
+    return None
+
+
+def real_time(priority: int = 40) -> list[str]:
+    """Best effort: SCHED_FIFO and locked memory. Returns a sentence for each that is not permitted."""
+    notes = []
+    try:
+        # Reset on fork: a planner worker that inherited the priority would compete with the tick.
+        os.sched_setscheduler(0, os.SCHED_FIFO | os.SCHED_RESET_ON_FORK, os.sched_param(priority))
+    except (OSError, AttributeError) as error:
+        notes.append(f"no real-time priority ({error}); lateness may grow under load: allow it with 'rtprio' in limits.conf")
+    if sys.platform.startswith("linux"):
+        libc = ctypes.CDLL(None, use_errno=True)
+        if libc.mlockall(3) != 0:
+            notes.append(f"memory is not locked ({os.strerror(ctypes.get_errno())}): allow it with 'memlock' in limits.conf")
+    return notes
+
+
+def cores_for(role: str) -> list[int]:
+    """Cores by role: the planner has the last one to itself; the trainer shares the others with the tick, sim and recorder."""
+    cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else [0]
+    if len(cores) == 1:
+        return cores
+    return cores[-1:] if role == "planner" else cores[:-1]
+
+
+def background() -> None:
+    """Give way to everything else: lowest priority, and no core that the planner has to itself."""
+    pin(cores_for("trainer"))
+    with contextlib.suppress(OSError):
+        os.nice(19)

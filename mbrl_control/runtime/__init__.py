@@ -1,0 +1,1 @@
+"""What runs beside the robot: the tick, the plan buffer, the planner worker and the link between them."""

@@ -1,0 +1,200 @@
+"""Controller: the tick. One command each period from the newest plan, whatever happens to the planner. NumPy only."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Protocol
+
+import numpy as np
+
+from mbrl_control.planning.plan import Plan, PlanRequest
+from mbrl_control.robot import RobotSpec
+from mbrl_control.runtime.excitation import excitation
+from mbrl_control.runtime.layout import HISTORY_S
+from mbrl_control.runtime.safety import safe_action, safe_command
+
+EXCITATION_TICKS = 4096
+
+
+class Mode(IntEnum):
+    """What the tick acts on; severity grows with the number."""
+
+    STANDBY = 0
+    EXPLORE = 1
+    ACTIVE = 2
+    DEGRADED = 3
+    BRAKE = 4
+
+
+REASONS = {
+    Mode.STANDBY: "no state has arrived yet: check that the state topics are published and that their names match",
+    Mode.EXPLORE: "smooth random excitation until there is a model and a plan",
+    Mode.ACTIVE: "following the newest plan",
+    Mode.DEGRADED: "the newest plan is older than three plan periods: the planner is late or gone",
+    Mode.BRAKE: "safe action: the state is stale or the plan has run out",
+}
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What a tick did.
+
+    Attributes:
+        time: s, on the controller's clock.
+        command: [A] what to send, within limits and rates.
+        mode: why.
+        plan_seq: number of the plan that it follows; -1 for none.
+        plan_age: seconds since that plan's request; nan for none.
+        model_version: of that plan; 0 for none.
+        cost: predicted cost of that plan; nan for none.
+        latency_s: seconds that the plan took; nan for none.
+        state_age: seconds since the state was measured; nan for none.
+        limited: the safety stage changed the command.
+    """
+
+    time: float
+    command: np.ndarray
+    mode: Mode
+    plan_seq: int
+    plan_age: float
+    model_version: int
+    cost: float
+    latency_s: float
+    state_age: float
+    limited: bool
+
+    NAMES = ("mode", "plan_seq", "plan_age_s", "model_version", "cost", "latency_ms", "state_age_s", "limited")
+
+    def numbers(self) -> list[float]:
+        """The named numbers of the topic `mbrl/decision`, in the order of NAMES."""
+        return [float(self.mode), float(self.plan_seq), self.plan_age, float(self.model_version), self.cost,
+                1e3 * self.latency_s, self.state_age, float(self.limited)]
+
+
+class Link(Protocol):
+    """The way to a planner and back; neither side waits for the other."""
+
+    def send(self, request: PlanRequest) -> None:
+        """Leave the newest request."""
+        ...
+
+    def receive(self, now: float) -> Plan | None:
+        """The newest plan if there is one that was not received before."""
+        ...
+
+
+class Controller:
+    """The tick's state: newest measurement, commands sent, plans held.
+
+    Args:
+        spec: the robot.
+        link: to the planner.
+        seed: of the excitation.
+        lead_s: expected time from request to plan at first; later the measured one is used.
+    """
+
+    def __init__(self, spec: RobotSpec, link: Link, seed: int, lead_s: float = 0.02) -> None:
+        self.spec, self.link = spec, link
+        self._noise = excitation(spec, EXCITATION_TICKS, np.random.default_rng([seed, 0xE8C1]))
+        self._keep = max(4, int(math.ceil((HISTORY_S + float(spec.delays.max())) * spec.rate_hz)))
+        self._every = max(1, round(spec.rate_hz / spec.plan_hz))
+        self._lead = lead_s
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget state, plans and history: as after configure."""
+        self.state: np.ndarray | None = None
+        self.state_time = -math.inf
+        self.last = self.spec.action_zero.copy()
+        self._last_time: float | None = None
+        self._sent_time: list[float] = []
+        self._sent: list[np.ndarray] = []
+        self._plan: Plan | None = None
+        self._next: Plan | None = None
+        self._ticks = 0
+        self._fresh_ticks = 0
+        self._seq = 0
+
+    def new_episode(self) -> None:
+        """The robot was put back to its start: forget state, plans and commands sent, keep what was experienced."""
+        ticks, seq = self._fresh_ticks, self._seq
+        self.reset()
+        self._fresh_ticks, self._seq = ticks, seq
+
+    @property
+    def experience_s(self) -> float:
+        """Seconds of control with a fresh state, since reset."""
+        return self._fresh_ticks * self.spec.tick_s
+
+    def on_state(self, time: float, state: np.ndarray) -> None:
+        """Take a measurement [S] made at `time` (s, the tick's clock); older ones than the newest are dropped."""
+        if time >= self.state_time and np.isfinite(state).all():
+            self.state, self.state_time = state, time
+
+    def tick(self, now: float) -> Decision:
+        """Decide the command for the period that begins now. Never blocks, never raises on bad plans or states."""
+        self._take_plans(now)
+        age = now - self.state_time
+        fresh = self.state is not None and age <= self.spec.state_timeout_s
+        wanted, mode, plan = self._wanted(now, fresh)
+        dt = now - self._last_time if self._last_time is not None else self.spec.tick_s
+        command, limited = safe_command(self.spec, wanted, self.last, min(dt, 2 * self.spec.tick_s))
+        self._remember(now, command)
+        self._fresh_ticks += int(fresh)
+        if fresh and self._ticks % self._every == 0:
+            self._ask(now)
+        self._ticks += 1
+        nan = math.nan
+        return Decision(now, command, mode, plan.seq if plan else -1, now - plan.start if plan else nan, plan.model_version if plan else 0,
+                        plan.cost if plan else nan, plan.latency_s if plan else nan, age if self.state is not None else nan, limited)
+
+    def _wanted(self, now: float, fresh: bool) -> tuple[np.ndarray, Mode, Plan | None]:
+        if self.state is None:
+            return self.last if self._ticks else self.spec.action_zero, Mode.STANDBY, None
+        if not fresh:
+            return safe_action(self.spec, None, self.last), Mode.BRAKE, None
+        if self._exploring():
+            return self._noise[self._fresh_ticks % EXCITATION_TICKS], Mode.EXPLORE, None
+        plan = self._plan
+        action = plan.at(now) if plan else None
+        if action is None:
+            return safe_action(self.spec, self.state, self.last), Mode.BRAKE, plan
+        late = plan is not None and now - plan.start > 3 * self._every * self.spec.tick_s + self._lead
+        return action, Mode.DEGRADED if late else Mode.ACTIVE, plan
+
+    def _exploring(self) -> bool:
+        return self._plan is None or self.experience_s < self.spec.trainer.explore_s
+
+    def _take_plans(self, now: float) -> None:
+        plan = self.link.receive(now)
+        if plan is not None:
+            self._next = plan
+            self._lead = max(0.95 * self._lead, plan.latency_s)
+        if self._next is not None and (self._plan is None or now >= self._next.start - 1e-9):
+            self._plan, self._next = self._next, None
+
+    def _remember(self, now: float, command: np.ndarray) -> None:
+        self.last, self._last_time = command, now
+        self._sent_time.append(now)
+        self._sent.append(command)
+        if len(self._sent) > self._keep:
+            del self._sent_time[0], self._sent[0]
+
+    def _ask(self, now: float) -> None:
+        """Request a plan that starts when it can be there, telling the commands that will have been sent by then."""
+        tick = self.spec.tick_s
+        ahead = max(1, math.ceil((self._lead + 0.002) / tick))
+        times, sent = list(self._sent_time), list(self._sent)
+        for k in range(1, ahead):
+            at = now + k * tick
+            planned = self._plan.at(at) if self._plan is not None and not self._exploring() else None
+            if planned is None and self._exploring():
+                planned = self._noise[(self._fresh_ticks + k - 1) % EXCITATION_TICKS]
+            times.append(at)
+            sent.append(planned if planned is not None else sent[-1])
+        assert self.state is not None
+        self.link.send(PlanRequest(self._seq, self.state.copy(), self.state_time, now + ahead * tick, np.array(times), np.array(sent),
+                                   self.experience_s))
+        self._seq += 1

@@ -1,0 +1,95 @@
+"""Plans and requests as vectors of fixed layout: what goes through mailboxes, onto the topic `mbrl/plan` and into logs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from mbrl_control.planning.plan import Plan, PlanRequest, Verdict
+from mbrl_control.robot import RobotSpec
+
+HISTORY_S = 0.4
+CARRY_ROWS = 9
+WINNERS = ("nominal", "explore", "mbpo", "dreamer", "hold")
+REQUEST_HEAD = 5
+PLAN_HEAD = 13
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Sizes that both sides derive from the robot's YAML.
+
+    Attributes:
+        state: S.
+        action: A.
+        horizon: H.
+        history: commands kept, newest last.
+    """
+
+    state: int
+    action: int
+    horizon: int
+    history: int
+
+    @staticmethod
+    def of(spec: RobotSpec) -> Layout:
+        """The layout of a robot's messages."""
+        reach = float(spec.delays.max()) + HISTORY_S
+        return Layout(spec.state_dim, spec.action_dim, spec.planner.horizon, max(4, int(np.ceil(reach * spec.rate_hz))))
+
+    @property
+    def request_size(self) -> int:
+        """Numbers in a request."""
+        return REQUEST_HEAD + self.state + self.history * (1 + self.action)
+
+    @property
+    def plan_size(self) -> int:
+        """Numbers in a plan."""
+        return PLAN_HEAD + (1 + CARRY_ROWS) * self.horizon * self.action
+
+    @property
+    def answer_size(self) -> int:
+        """Numbers in what a planner answers: the plan, then the request that it answers, so that one record replays."""
+        return self.plan_size + self.request_size
+
+    def pack_request(self, request: PlanRequest) -> np.ndarray:
+        """[request_size]; commands older than the history are left out."""
+        out = np.zeros(self.request_size)
+        kept = min(len(request.sent), self.history)
+        out[:REQUEST_HEAD] = request.seq, request.state_time, request.apply_time, request.experience_s, kept
+        body = out[REQUEST_HEAD:]
+        body[: self.state] = request.state
+        if kept:
+            body[self.state : self.state + kept] = request.sent_time[-kept:]
+            begin = self.state + self.history
+            body[begin : begin + kept * self.action] = request.sent[-kept:].ravel()
+        return out
+
+    def unpack_request(self, vector: np.ndarray) -> PlanRequest:
+        """The reverse of `pack_request`."""
+        kept = int(vector[4])
+        body = vector[REQUEST_HEAD:]
+        begin = self.state + self.history
+        return PlanRequest(int(vector[0]), body[: self.state].copy(), vector[1], vector[2], body[self.state : self.state + kept].copy(),
+                           body[begin : begin + kept * self.action].reshape(kept, self.action).copy(), vector[3])
+
+    def pack_plan(self, plan: Plan, previous_seq: int) -> np.ndarray:
+        """[plan_size]."""
+        out = np.zeros(self.plan_size)
+        rows = min(len(plan.carry), CARRY_ROWS)
+        out[:PLAN_HEAD] = (plan.seq, plan.start, plan.dt, plan.cost, plan.verdict, plan.model_version, plan.iterations, plan.latency_s,
+                           WINNERS.index(plan.winner), rows, previous_seq, plan.stats.get("finite", 1.0), plan.stats.get("std", 0.0))
+        cells = self.horizon * self.action
+        out[PLAN_HEAD : PLAN_HEAD + cells] = plan.actions.ravel()
+        out[PLAN_HEAD + cells : PLAN_HEAD + (1 + rows) * cells] = plan.carry[:rows].ravel()
+        return out
+
+    def unpack_plan(self, vector: np.ndarray) -> tuple[Plan, int]:
+        """The plan, and the number of the plan that it started from (-1 for none)."""
+        cells, rows = self.horizon * self.action, int(vector[9])
+        actions = vector[PLAN_HEAD : PLAN_HEAD + cells].reshape(self.horizon, self.action).copy()
+        carry = vector[PLAN_HEAD + cells : PLAN_HEAD + (1 + rows) * cells].reshape(rows, self.horizon, self.action).copy()
+        plan = Plan(int(vector[0]), vector[1], vector[2], actions, vector[3], Verdict(int(vector[4])), int(vector[5]), int(vector[6]),
+                    vector[7], WINNERS[int(vector[8])], carry, {"finite": vector[11], "std": vector[12]})
+        return plan, int(vector[10])

@@ -1,0 +1,1 @@
+"""The processes put together: in lockstep on a virtual clock, or as real processes; reports and pictures."""

@@ -1,0 +1,127 @@
+"""A run with real processes over ROS topics, from start to report."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mbrl_control import robot
+from mbrl_control.errors import UserError
+from mbrl_control.robot import RobotSpec
+from mbrl_control.stack import picture, report
+from mbrl_control.stack.processes import Node, Processes, require_ros, wait_for
+from mbrl_control.stack.run_log import RunLog
+from mbrl_control.stack.run_reader import RunReader
+
+POLL_S = 0.25
+START_TIMEOUT_S = 60.0
+Watch = Callable[[RunLog], None]
+
+
+@dataclass(frozen=True)
+class LiveSettings:
+    """How a live run goes.
+
+    Attributes:
+        robot: shipped name or YAML path.
+        run_dir: folder for everything that the run leaves; must be new or empty.
+        duration_s: from the first command.
+        seed: of start state, excitation, planner and trainer.
+        sim: start the simulated robot too.
+        train: start the trainer.
+        store: model store to start from; by default the run's own, empty one.
+        sim_parameters: further parameters of the simulated robot.
+    """
+
+    robot: str
+    run_dir: Path
+    duration_s: float
+    seed: int = 0
+    sim: bool = True
+    train: bool = True
+    store: Path | None = None
+    sim_parameters: tuple[tuple[str, str], ...] = ()
+
+
+def nodes(settings: LiveSettings) -> list[Node]:
+    """The processes of a run."""
+    common = {"robot": settings.robot, "seed": str(settings.seed)}
+    folders = {"run_dir": str(settings.run_dir), "store_dir": str(settings.store or settings.run_dir / "store")}
+    out = [Node("recorder", "mbrl_control_ros.recorder_node", {"robot": settings.robot, "run_dir": folders["run_dir"]})]
+    if settings.train:
+        out.append(Node("trainer", "mbrl_control_ros.trainer_node", {**common, **folders}))
+    if settings.sim:
+        out.append(Node("sim", "mbrl_control_ros.sim_node", {**common, **dict(settings.sim_parameters)}))
+    out.append(Node("controller", "mbrl_control_ros.controller_node", {**common, **folders, "autostart": "true"}))
+    return out
+
+
+def prepare(settings: LiveSettings) -> RobotSpec:
+    """Check everything that can be checked before a process is started."""
+    spec = robot.load(settings.robot)
+    if settings.sim and spec.sim is None:
+        raise UserError(f"robot '{spec.name}' has no `sim` section, so there is nothing to simulate; use `mbrl control` with the real robot")
+    if settings.run_dir.exists() and any(settings.run_dir.iterdir()):
+        raise UserError(f"{settings.run_dir} is not empty; name a new folder with --out")
+    require_ros()
+    settings.run_dir.mkdir(parents=True, exist_ok=True)
+    known = robot.shipped().get(settings.robot)
+    shutil.copyfile(known or settings.robot, settings.run_dir / "robot.yaml")
+    facts = {"schema": 1, "robot": settings.robot, "seed": settings.seed, "store": str(settings.store or settings.run_dir / "store")}
+    (settings.run_dir / "run.json").write_text(json.dumps(facts) + "\n", "utf-8")
+    return spec
+
+
+def run(settings: LiveSettings, command: str, watch: Watch | None = None, prepared: bool = False) -> dict[str, Any]:
+    """Run to the end or to Ctrl-C, then write `report.json` and `picture.png`; both also after an interruption.
+
+    Args:
+        settings: see there.
+        command: how the report names the run.
+        watch: called four times a second.
+        prepared: `prepare` was called before.
+
+    Raises:
+        UserError: something is missing, or a process ended by itself.
+    """
+    spec = robot.load(settings.robot) if prepared else prepare(settings)
+    begin = time.monotonic()
+    processes = Processes(nodes(settings), settings.run_dir)
+    reader = RunReader(spec, settings.run_dir)
+    ended: dict[str, int] = {}
+    interrupted = False
+    try:
+        processes.start()
+        wait_for(settings.run_dir / "bag", processes, START_TIMEOUT_S)
+        while not ended and (not reader.log.time or reader.log.time[-1] < settings.duration_s):
+            log = reader.poll()
+            if watch is not None:
+                watch(log)
+            if not log.time and time.monotonic() - begin > START_TIMEOUT_S:
+                raise UserError(f"no command was recorded within {START_TIMEOUT_S:g} s; see the logs in {settings.run_dir / 'logs'}")
+            ended = processes.dead()
+            time.sleep(POLL_S)
+    except KeyboardInterrupt:
+        interrupted = True
+    finally:
+        processes.stop()
+    return finish(spec, reader, settings, command, time.monotonic() - begin,
+                  {"interrupted": interrupted, "ended_early": {n: processes.last_words(n) for n in ended}})
+
+
+def finish(spec: RobotSpec, reader: RunReader, settings: LiveSettings, command: str, wall_s: float, extra: dict[str, Any]) -> dict[str, Any]:
+    """Report and picture of what was recorded."""
+    log = reader.poll()
+    left = reader.controller()
+    cadence = left.get("cadence", {"rate_hz": spec.rate_hz, "ticks": len(log.time), "missed": None, "lateness_us": None})
+    out = report.build(spec, log, command=command, seed=settings.seed, wall_s=wall_s, cadence=cadence,
+                       late=sum(1 for p in log.plans if p.latency_s > 1 / spec.plan_hz), extra={**extra, "run_dir": str(settings.run_dir)})
+    report.save(out, settings.run_dir / "report.json")
+    if log.time:
+        picture.draw(spec, log, settings.run_dir / "picture.png", f"{spec.title or spec.name}: {command}")
+    return out

@@ -1,0 +1,115 @@
+"""The stack as real processes over ROS 2 topics: started, watched and ended in order."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from mbrl_control.errors import UserError
+from mbrl_control.priority import cores_for
+from mbrl_control.runtime.process_link import child_environment
+
+STOP_ORDER = ("controller", "sim", "trainer", "recorder")
+GRACE_S = 8.0
+
+
+@dataclass(frozen=True)
+class Node:
+    """A process of the stack.
+
+    Attributes:
+        name: of the node.
+        module: run with `python -m`.
+        parameters: ROS parameters.
+    """
+
+    name: str
+    module: str
+    parameters: dict[str, str] = field(default_factory=dict)
+
+    def command(self) -> list[str]:
+        """The command line."""
+        given = [part for key, value in self.parameters.items() for part in ("-p", f"{key}:={value}")]
+        return [sys.executable, "-m", self.module, "--ros-args", *given]
+
+
+def require_ros() -> None:
+    """Raise a sentence where the ROS side of the product cannot be imported."""
+    for module, cure in (("rclpy", "pip install 'mbrl_control[ros]', or source a ROS 2 installation"),
+                         ("mbrl_control_ros", "pip install ros2_ws/src/mbrl_control_ros")):
+        if importlib.util.find_spec(module) is None:
+            raise UserError(f"'{module}' is not installed, so nothing can run over ROS topics: {cure}; or use --lockstep, which needs no ROS")
+
+
+class Processes:
+    """Nodes as child processes; each writes `<run_dir>/logs/<name>.log`.
+
+    Args:
+        nodes: what to start, in this order.
+        run_dir: folder of the run.
+    """
+
+    def __init__(self, nodes: list[Node], run_dir: Path) -> None:
+        self.nodes, self.run_dir = nodes, run_dir
+        self._running: dict[str, subprocess.Popen[bytes]] = {}
+
+    def start(self) -> None:
+        """Start every node."""
+        env = child_environment()
+        env.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
+        env.setdefault("MUJOCO_GL", "egl")
+        logs = self.run_dir / "logs"
+        logs.mkdir(parents=True, exist_ok=True)
+        for node in self.nodes:
+            with open(logs / f"{node.name}.log", "ab") as log:
+                self._running[node.name] = subprocess.Popen(node.command(), stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT,
+                                                            env=env, start_new_session=True)
+            if node.name != "controller":  # whose child, the planner, needs the core that the others keep off
+                with contextlib.suppress(OSError, AttributeError):
+                    os.sched_setaffinity(self._running[node.name].pid, cores_for(node.name))
+
+    def pid(self, name: str) -> int:
+        """Process id of a node."""
+        return self._running[name].pid
+
+    def dead(self) -> dict[str, int]:
+        """Nodes that have ended, with their exit status."""
+        return {n: p.returncode for n, p in self._running.items() if p.poll() is not None}
+
+    def last_words(self, name: str, lines: int = 5) -> str:
+        """The end of a node's log."""
+        path = self.run_dir / "logs" / f"{name}.log"
+        return "\n".join(path.read_text("utf-8", "replace").splitlines()[-lines:]) if path.exists() else ""
+
+    def stop(self) -> dict[str, int]:
+        """End all, the controller first (it sends its safe command) and the recorder last. Gives exit statuses."""
+        for name in [n for n in STOP_ORDER if n in self._running] + [n for n in self._running if n not in STOP_ORDER]:
+            process = self._running[name]
+            if process.poll() is None:
+                process.send_signal(signal.SIGINT)
+                try:
+                    process.wait(GRACE_S)
+                except subprocess.TimeoutExpired:
+                    os.killpg(process.pid, signal.SIGKILL)
+                    process.wait()
+        return {n: p.returncode for n, p in self._running.items()}
+
+
+def wait_for(path: Path, processes: Processes, timeout_s: float) -> None:
+    """Wait until a file exists; a sentence when a process ends first or time is up."""
+    end = time.monotonic() + timeout_s
+    while not path.exists():
+        dead = processes.dead()
+        if dead:
+            name, status = next(iter(dead.items()))
+            raise UserError(f"the {name} process ended with status {status} at the start:\n{processes.last_words(name)}")
+        if time.monotonic() > end:
+            raise UserError(f"{path} did not appear within {timeout_s:g} s; see the logs in {processes.run_dir / 'logs'}")
+        time.sleep(0.05)

@@ -1,0 +1,108 @@
+"""report.json: what a run came to, in keys that never change their meaning."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import platform
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mbrl_control.planning.plan import Plan, Verdict
+from mbrl_control.robot import RobotSpec
+from mbrl_control.runtime.controller import REASONS, Mode
+from mbrl_control.runtime.layout import WINNERS
+from mbrl_control.stack.run_log import RunLog
+from mbrl_control.stack.success import solved_at
+
+
+def cpu_name() -> str:
+    """The processor's name, as the system tells it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text("utf-8").splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())
+
+
+def machine() -> dict[str, Any]:
+    """Cores, processor and GPU (none is used by this version)."""
+    return {"cores": os.cpu_count(), "cpu": cpu_name(), "gpu": None}
+
+
+def quantiles(values: list[float], scale: float = 1.0) -> dict[str, float]:
+    """p50, p99 and max of some numbers; zeros for none."""
+    array = scale * np.asarray([v for v in values if math.isfinite(v)], dtype=float)
+    if not len(array):
+        return {"p50": 0.0, "p99": 0.0, "max": 0.0}
+    return {"p50": float(np.percentile(array, 50)), "p99": float(np.percentile(array, 99)), "max": float(array.max())}
+
+
+def planner_part(spec: RobotSpec, plans: list[Plan], late: int) -> dict[str, Any]:
+    """The report's `planner`."""
+    p = spec.planner
+    wins = Counter(plan.winner for plan in plans)
+    return {"kind": p.kind, "candidates": p.candidates, "horizon": p.horizon, "iterations": p.iterations, "device": "cpu", "dtype": p.dtype,
+            "plans": len(plans), "late": late, "reused": sum(plan.verdict == Verdict.REUSED for plan in plans),
+            "fallback": sum(plan.verdict == Verdict.FALLBACK for plan in plans),
+            "latency_ms": quantiles([plan.latency_s for plan in plans], 1e3), "winners": {w: wins.get(w, 0) for w in WINNERS}}
+
+
+def episode_parts(spec: RobotSpec, log: RunLog) -> list[dict[str, Any]]:
+    """The report's `episodes`; a return is minus the sum of stage costs."""
+    out = []
+    for a, b in log.bounds():
+        when = solved_at(spec, np.array(log.time[a:b]), np.array(log.state[a:b]))
+        out.append({"start_s": log.time[a] if a < len(log.time) else 0.0, "experience_s": (b - a) * spec.tick_s,
+                    "return": -float(np.sum(log.cost[a:b])), "solved": when is not None, "solved_at_s": when})
+    return out
+
+
+def fault_parts(log: RunLog) -> list[dict[str, Any]]:
+    """The report's `faults`: degraded and worse modes, with count and first time."""
+    out = []
+    for mode in (Mode.DEGRADED, Mode.BRAKE):
+        at = [t for t, m in zip(log.time, log.mode, strict=True) if m == mode]
+        if at:
+            out.append({"code": mode.name, "count": len(at), "first_s": at[0], "action": REASONS[mode]})
+    return out
+
+
+def build(spec: RobotSpec, log: RunLog, *, command: str, seed: int, wall_s: float, cadence: dict[str, Any], late: int = 0,
+          model: dict[str, Any] | None = None, extra: dict[str, Any] | None = None) -> dict[str, Any]:
+    """The whole report of a run (schema 1)."""
+    episodes = episode_parts(spec, log)
+    first = next((e["solved_at_s"] for e in episodes if e["solved"]), None)
+    published = [r for r in log.refits if r.version]
+    return {
+        "schema": 1, "command": command, "robot": spec.name, "seed": seed, "wall_s": wall_s, "machine": machine(), "cadence": cadence,
+        "planner": planner_part(spec, log.plans, late),
+        "trainer": {"refits": len(log.refits), "published": len(published), "rejected": len(log.refits) - len(published),
+                    "refit_s": quantiles([r.seconds for r in log.refits]), "transitions": log.refits[-1].transitions if log.refits else 0,
+                    "gate": [[r.experience_s, r.score, r.version] for r in log.refits]},
+        "swaps": {"accepted": len(log.swaps), "rolled_back": 0, "missed_ticks_during": 0},
+        "episodes": episodes, "model": model or {}, "faults": fault_parts(log), "solved": first is not None,
+        "solved_at_experience_s": first, **(extra or {}),
+    }
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {str(k): _plain(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(v) for v in value]
+    if isinstance(value, np.generic):
+        value = value.item()
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def save(report: dict[str, Any], path: Path) -> None:
+    """Write a report: whole or not at all; numbers that are not finite become null."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary.write_text(json.dumps(_plain(report), indent=1) + "\n", "utf-8")
+    temporary.replace(path)

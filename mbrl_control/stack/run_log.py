@@ -1,0 +1,58 @@
+"""RunLog: what a run did, tick by tick, and what its planner and trainer did; reports and pictures are made from it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from mbrl_control.data.episodes import Episode
+from mbrl_control.planning.plan import Plan
+from mbrl_control.training.trainer import Refit
+
+
+@dataclass
+class RunLog:
+    """Rows of ticks, and the plans, refits and swaps between them.
+
+    Attributes:
+        time: s from the run's start.
+        state: [S] per tick.
+        command: [A] per tick.
+        cost: stage cost per tick.
+        mode: controller's mode per tick.
+        version: model version per tick.
+        starts: tick numbers at which an episode begins.
+        plans: every plan that arrived.
+        refits: every refit.
+        swaps: (time, version) of every model swap.
+    """
+
+    time: list[float] = field(default_factory=list)
+    state: list[np.ndarray] = field(default_factory=list)
+    command: list[np.ndarray] = field(default_factory=list)
+    cost: list[float] = field(default_factory=list)
+    mode: list[int] = field(default_factory=list)
+    version: list[int] = field(default_factory=list)
+    starts: list[int] = field(default_factory=list)
+    plans: list[Plan] = field(default_factory=list)
+    refits: list[Refit] = field(default_factory=list)
+    swaps: list[tuple[float, int]] = field(default_factory=list)
+
+    def add(self, time: float, state: np.ndarray, command: np.ndarray, mode: int, version: int) -> None:
+        """Add a tick."""
+        self.time.append(time)
+        self.state.append(state)
+        self.command.append(command)
+        self.mode.append(mode)
+        self.version.append(version)
+
+    def bounds(self) -> list[tuple[int, int]]:
+        """First tick and end of each episode."""
+        return list(zip(self.starts, [*self.starts, len(self.time)][1:], strict=True))
+
+    def episodes(self) -> list[Episode]:
+        """The data of each episode of at least two ticks."""
+        return [Episode(np.array(self.time[a:b]), np.array(self.state[a:b]), np.array(self.command[a:b]),
+                        model_version=np.array(self.version[a:b]), name=f"episode {i}")
+                for i, (a, b) in enumerate(self.bounds()) if b - a > 1]

@@ -1,0 +1,103 @@
+"""Reads a run from its folder while it is made or afterwards: the bag, the trainer's refits, the controller's last figures."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from mbrl_control.costs import base as costs
+from mbrl_control.data.message_types import decode
+from mbrl_control.data.tail import McapTail, TailMessage
+from mbrl_control.messages import StateReader, stamp_ns
+from mbrl_control.robot import RobotSpec
+from mbrl_control.runtime.controller import Decision
+from mbrl_control.runtime.layout import Layout
+from mbrl_control.stack.run_log import RunLog
+from mbrl_control.training.trainer import Refit
+
+OWN_TOPICS = ["mbrl/command", "mbrl/decision", "mbrl/plan"]
+
+
+class RunReader:
+    """Follows a run.
+
+    Args:
+        spec: the robot.
+        run_dir: holds `bag/`, `refits.jsonl` and, at the end, `controller.json`.
+
+    Attributes:
+        log: what is known so far; time counts from the first command.
+        vectors: every plan as logged, with the request that it answers.
+    """
+
+    def __init__(self, spec: RobotSpec, run_dir: Path) -> None:
+        self.spec, self.run_dir = spec, run_dir
+        self.log = RunLog()
+        self.vectors: list[np.ndarray] = []
+        self._layout = Layout.of(spec)
+        self._states = StateReader(spec)
+        self._cost = costs.build(spec)
+        self._tail = McapTail(run_dir / "bag", [*self._states.topics(), *OWN_TOPICS])
+        self._origin: int | None = None
+        self._decision = (0, 0)
+        self._lines = 0
+
+    def poll(self) -> RunLog:
+        """Take in what has come since the last call."""
+        for message in self._tail.read():
+            self._take(message)
+        self._take_refits()
+        return self.log
+
+    def _take(self, message: TailMessage) -> None:
+        name = message.topic.lstrip("/")
+        body = decode(message.type, message.payload)
+        if name.endswith("mbrl/command"):
+            self._take_command(stamp_ns(body) or message.log_time_ns, np.array(body.position, dtype=np.float64))
+        elif name.endswith("mbrl/decision"):
+            numbers = dict(zip(body.name, body.position, strict=True))
+            version = int(numbers[Decision.NAMES[3]])
+            if self.log.mode:
+                self.log.mode[-1], self.log.version[-1] = int(numbers[Decision.NAMES[0]]), version
+            if version and version != self._decision[1]:
+                self.log.swaps.append((self.log.time[-1] if self.log.time else 0.0, version))
+            self._decision = (int(numbers[Decision.NAMES[0]]), version)
+        elif name.endswith("mbrl/plan"):
+            self.vectors.append(np.asarray(body.data))
+            self.log.plans.append(self._layout.unpack_plan(self.vectors[-1][: self._layout.plan_size])[0])
+        else:
+            topic = next(t for t in self._states.topics() if message.topic.endswith("/" + t.lstrip("/")))
+            self._states.update(topic, body, message.log_time_ns)
+
+    def _take_command(self, when: int, command: np.ndarray) -> None:
+        if not self._states.complete():
+            return
+        if self._origin is None:
+            self._origin = when
+            self.log.starts.append(0)
+        state = self._states.values.copy()
+        self.log.add((when - self._origin) * 1e-9, state, command, *self._decision)
+        with torch.inference_mode():
+            self.log.cost.append(float(self._cost.stage(torch.as_tensor(state), torch.as_tensor(command))))
+
+    def _take_refits(self) -> None:
+        try:
+            lines = (self.run_dir / "refits.jsonl").read_text("utf-8").splitlines()
+        except OSError:
+            return
+        for line in lines[self._lines:]:
+            row = json.loads(line)
+            row.pop("wall_s", None)
+            self.log.refits.append(Refit(**row))
+        self._lines = len(lines)
+
+    def controller(self) -> dict[str, Any]:
+        """What the controller left at its end: cadence, planner restarts; empty when it could not."""
+        try:
+            return dict(json.loads((self.run_dir / "controller.json").read_text("utf-8")))
+        except (OSError, ValueError):
+            return {}

@@ -1,0 +1,1 @@
+"""Fit, gate, publish: synchronous in lockstep, asynchronous beside a robot."""

@@ -1,0 +1,132 @@
+"""Trainer: refit warm on all data so far, gate on held-out data, publish only what is not worse."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+
+from mbrl_control import parts
+from mbrl_control.data.episodes import Episode
+from mbrl_control.data.sequences import Sequences, sequences
+from mbrl_control.models.base import LearnedModel
+from mbrl_control.planning.rollout import rollout
+from mbrl_control.robot import RobotSpec, wrap_angle
+from mbrl_control.store import ModelStore
+
+GATE_STEPS = 10
+HELD_BLOCK_S = 0.6
+
+
+@dataclass
+class Refit:
+    """What a refit came to.
+
+    Attributes:
+        version: of the published snapshot; 0 when the gate refused it.
+        seconds: it took.
+        transitions: it used.
+        score: k-step error on held-out data, in typical one-step changes.
+        incumbent: the same of the model that was in use; nan for the first.
+        experience_s: seconds of data at that time.
+        figures: of the fit.
+    """
+
+    version: int
+    seconds: float
+    transitions: int
+    score: float
+    incumbent: float
+    experience_s: float
+    figures: dict[str, Any] = field(default_factory=dict)
+
+
+def k_step_error(model: LearnedModel, data: Sequences, wraps: np.ndarray) -> float:
+    """Root mean square of the open-loop error over all steps and signals, in units of `model.scale()`; inf when not finite."""
+    with torch.inference_mode():
+        start = torch.as_tensor(data.state[:, 0], dtype=torch.float32)
+        states = rollout(model, start, torch.as_tensor(data.action, dtype=torch.float32), "mean")[0].numpy()
+        error = states - data.state
+        error[..., wraps] = wrap_angle(error[..., wraps])
+        scaled = error[:, 1:] / model.scale().numpy()
+    score = float(np.sqrt(np.mean(scaled**2)))
+    return score if np.isfinite(score) else float("inf")
+
+
+class Trainer:
+    """Data, model and gate of one robot; the same object in lockstep and in the trainer process.
+
+    Args:
+        spec: the robot.
+        store: where snapshots go.
+        seed: of bootstrap sets, initial weights and hold-out choice.
+    """
+
+    def __init__(self, spec: RobotSpec, store: ModelStore, seed: int) -> None:
+        self.spec, self.store = spec, store
+        options = parts.options("models", spec.model.kind, dict(spec.model.options))
+        build = parts.find("models", spec.model.kind).build
+        self.model: LearnedModel = build(spec, options)
+        self._incumbent: LearnedModel = build(spec, options)
+        self.rng = np.random.default_rng([seed, 0x7EA1])
+        self.episodes: list[Episode] = []
+        self.history: list[Refit] = []
+        self._fitted_at = 0.0
+
+    @property
+    def experience_s(self) -> float:
+        """Seconds of data held."""
+        return sum(e.duration for e in self.episodes)
+
+    def set_data(self, episodes: list[Episode]) -> None:
+        """Replace the data: what the recorder has by now. Older than the window is forgotten."""
+        end = max((e.time[-1] for e in episodes if len(e)), default=0.0)
+        recent = [e.cut(int(np.searchsorted(e.time, end - self.spec.trainer.window_s)), len(e)) for e in episodes]
+        self.episodes = [e for e in recent if len(e) > 1]
+
+    def due(self) -> bool:
+        """Whether there is enough new data for a refit."""
+        trainer, have = self.spec.trainer, self.experience_s
+        if not self.history:
+            return have >= trainer.first_fit_s
+        return have - self._fitted_at >= trainer.refit_every_s
+
+    def _split(self, steps: int) -> tuple[Sequences, Sequences]:
+        """Training and held-out stretches; whole blocks of time are held out, the same ones at every refit."""
+        held_share, train, held = self.spec.trainer.holdout, [], []
+        every = max(2, round(1 / held_share))
+        for episode in self.episodes:
+            data = sequences(episode, self.spec, steps)
+            block = np.floor(data.start / HELD_BLOCK_S).astype(np.int64)
+            last = np.floor((data.start + steps * self.spec.model_dt) / HELD_BLOCK_S).astype(np.int64)
+            mine, touches = block % every == every // 2, last % every == every // 2
+            train.append(Sequences(data.state[~mine & ~touches], data.action[~mine & ~touches], data.start[~mine & ~touches]))
+            held.append(Sequences(data.state[mine], data.action[mine], data.start[mine]))
+        return Sequences.join(train), Sequences.join(held)
+
+    def refit(self) -> Refit:
+        """Fit on all data, compare with the model in use, publish if not worse. Returns what it came to."""
+        begin, trainer = time.perf_counter(), self.spec.trainer
+        self._fitted_at = self.experience_s
+        train, validation = self._split(1)
+        held = self._split(GATE_STEPS)[1]
+        figures = self.model.fit(train, self.rng, epochs=trainer.epochs, budget_s=trainer.budget_s,
+                                 holdout=validation if len(validation) else trainer.holdout)
+        wraps = self.spec.wraps
+        score = k_step_error(self.model, held, wraps) if len(held) else float("nan")
+        incumbent = float("nan")
+        if self._incumbent.version:
+            incumbent = k_step_error(self._incumbent, held, wraps) if len(held) else float("nan")
+        accepted = not score > trainer.gate_ratio * incumbent and not np.isinf(score)
+        version = 0
+        if accepted:
+            figures = {**figures, "gate_score": score, "gate_incumbent": incumbent, "transitions": len(train)}
+            snapshot = self.store.publish(self.model.snapshot())
+            self._incumbent.load(snapshot)
+            version = snapshot.version
+        result = Refit(version, time.perf_counter() - begin, len(train), score, incumbent, self.experience_s, dict(figures))
+        self.history.append(result)
+        return result

@@ -1,0 +1,65 @@
+"""The trainer process: follows the bag that the recorder writes, refits, gates, publishes. It may be killed at any instant."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import time
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+
+from mbrl_control.data.tail import EpisodeTail
+from mbrl_control.errors import DataError
+from mbrl_control.robot import RobotSpec
+from mbrl_control.priority import background
+from mbrl_control.store import ModelStore
+from mbrl_control.training.trainer import Refit, Trainer
+
+POLL_S = 0.1
+
+
+def append_line(path: Path, refit: Refit, wall_s: float) -> None:
+    """Add a refit to a JSON-lines file in one write, so that a reader never sees half of one."""
+    line = json.dumps({**asdict(refit), "wall_s": wall_s}, default=float) + "\n"
+    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    try:
+        os.write(handle, line.encode())
+    finally:
+        os.close(handle)
+
+
+def run(spec: RobotSpec, run_dir: Path, store_dir: Path, seed: int = 0) -> None:
+    """Train until SIGTERM or SIGINT.
+
+    Args:
+        spec: the robot.
+        run_dir: holds `bag/` (read) and `refits.jsonl` (written).
+        store_dir: where snapshots go.
+        seed: of the fits.
+    """
+    stop: list[int] = []
+    for number in (signal.SIGTERM, signal.SIGINT):
+        with contextlib.suppress(ValueError):
+            signal.signal(number, lambda n, _: stop.append(n))
+    torch.set_num_threads(1)
+    torch.set_flush_denormal(True)
+    background()
+    tail = EpisodeTail(run_dir / "bag", spec)
+    trainer = Trainer(spec, ModelStore(store_dir), seed)
+    while not stop:
+        if tail.poll():
+            trainer.set_data(tail.episodes())
+        if not trainer.due():
+            time.sleep(POLL_S)
+            continue
+        try:
+            refit = trainer.refit()
+        except DataError as error:
+            print(f"trainer: {error}", flush=True)
+            time.sleep(POLL_S)
+            continue
+        append_line(run_dir / "refits.jsonl", refit, time.time())

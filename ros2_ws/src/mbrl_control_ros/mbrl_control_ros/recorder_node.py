@@ -1,0 +1,98 @@
+"""Recorder node: what was sensed, commanded and decided goes to a bag as it came, bytes unread."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import rclpy
+from diagnostic_msgs.msg import DiagnosticArray
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.node import Node
+from sensor_msgs.msg import JointState
+from std_msgs.msg import Float64MultiArray
+
+from mbrl_control import robot
+from mbrl_control.data.recorder import Recorder, RecorderEvent, RecorderOptions
+from mbrl_control.messages import DECISION_TOPIC, STAMPED_COMMAND_TOPIC
+from mbrl_control.robot import RobotSpec
+from mbrl_control_ros import parameters, qos
+from mbrl_control_ros.interfaces import PLAN_TOPIC, message_class, type_name
+from mbrl_control_ros.process import Stop, run
+
+_OWN_TOPICS: dict[str, type[Any]] = {
+    STAMPED_COMMAND_TOPIC: JointState,
+    DECISION_TOPIC: JointState,
+    PLAN_TOPIC: Float64MultiArray,
+    "/diagnostics": DiagnosticArray,
+}
+
+
+def recorded_topics(spec: RobotSpec) -> dict[str, type[Any]]:
+    """Topic to message class: the robot's states and commands, and what the controller says about them."""
+    states, commands = {s.topic: s.type for s in spec.state}, {c.topic: c.type for c in spec.command}
+    return {topic: message_class(kind) for topic, kind in (states | commands).items()} | _OWN_TOPICS
+
+
+def recorded_name(topic: str, resolved: str, namespace: str) -> str:
+    """Absolute name in the bag: as on the wire; where a remapping hides the YAML's name, that name, which readers look for."""
+    if resolved.endswith("/" + topic.lstrip("/")):
+        return resolved
+    return topic if topic.startswith("/") else f"{namespace.rstrip('/')}/{topic}"
+
+
+class RecorderNode(Node):
+    """Subscribes to the serialized form of every recorded topic."""
+
+    def __init__(self) -> None:
+        super().__init__("recorder")
+        spec = robot.load(parameters.text(self, "robot", "shipped robot or path of a robot YAML"))
+        folder = Path(parameters.text(self, "run_dir", "folder of this run; the bag is its subfolder 'bag'")) / "bag"
+        waiting = parameters.integer(self, "queue", 20_000, "messages that may wait for the disk", least=1)
+        flush_s = parameters.number(self, "flush_s", 0.25, "longest time that a message stays in memory, s", least=0.01)
+        topics = recorded_topics(spec)
+        self.bag = Recorder(folder, RecorderOptions(flush_s=flush_s, queue=waiting), self._tell)
+        states = {s.topic for s in spec.state}
+        for topic, kind in topics.items():
+            profile = qos.EVERY if topic in states else qos.EVERY_OWN
+            self.create_subscription(kind, topic, self._take(topic, type_name(kind)), profile, raw=True)
+        self.get_logger().info(f"recording {spec.name} to {folder}")
+
+    def _tell(self, event: RecorderEvent) -> None:
+        self.get_logger().error(event.text)
+
+    def _take(self, topic: str, kind: str) -> Callable[[bytes, Any], None]:
+        name = recorded_name(topic, self.resolve_topic_name(topic), self.get_namespace())
+
+        def callback(payload: bytes, info: Any) -> None:
+            self.bag.write(name, kind, payload, time.time_ns(), info["source_timestamp"])
+
+        return callback
+
+
+def _body(stop: Stop) -> None:
+    node = RecorderNode()
+    executor = SingleThreadedExecutor()
+    executor.add_node(node)
+    try:
+        while not stop and node.bag.recording and rclpy.ok():
+            executor.spin_once(timeout_sec=0.1)
+        cut_short = not node.bag.recording
+    finally:
+        node.bag.close()
+        node.get_logger().info(f"wrote {node.bag.written} messages, dropped {node.bag.dropped}")
+        node.destroy_node()
+    if cut_short:
+        sys.exit(1)
+
+
+def main(args: list[str] | None = None) -> None:
+    """Entry point."""
+    run(_body, args)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""MuJoCo plants and tasks that the stack is tried on."""

@@ -1,0 +1,140 @@
+"""Real nodes in real processes, each test in a ROS domain of its own; without rclpy these tests are skipped."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+try:
+    import rclpy  # noqa: F401
+except ImportError:
+    collect_ignore_glob = ["test_*.py"]
+
+DISCOVERY_S = 20.0
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    here = Path(__file__).parent
+    for item in items:
+        if here in item.path.parents:
+            item.add_marker(pytest.mark.ros)
+
+
+@pytest.fixture
+def domain() -> Iterator[int]:
+    """A ROS domain that no other test on this machine uses now: a bound port is the claim."""
+    for number in range(1, 100):
+        claim = socket.socket()
+        try:
+            claim.bind(("127.0.0.1", 28_500 + number))
+        except OSError:
+            claim.close()
+            continue
+        yield number
+        claim.close()
+        return
+    pytest.fail("no free ROS domain")
+
+
+class Probe:
+    """A node in the test's own process, and the wait for what it should see."""
+
+    def __init__(self, domain: int) -> None:
+        from rclpy.context import Context
+        from rclpy.executors import SingleThreadedExecutor
+        from rclpy.node import Node
+
+        self.context = Context()
+        self.context.init(domain_id=domain)
+        self.node = Node("probe", context=self.context)
+        self.executor = SingleThreadedExecutor(context=self.context)
+        self.executor.add_node(self.node)
+
+    def until(self, condition: Callable[[], Any], what: str, timeout_s: float = DISCOVERY_S) -> None:
+        end = time.monotonic() + timeout_s
+        while not condition():
+            assert time.monotonic() < end, f"waited {timeout_s} s in vain for {what}"
+            self.executor.spin_once(timeout_sec=0.02)
+
+    def spin(self, seconds: float) -> None:
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            self.executor.spin_once(timeout_sec=0.01)
+
+    def listen(self, kind: type, topic: str, qos: Any = 100) -> list[Any]:
+        messages: list[Any] = []
+        self.node.create_subscription(kind, topic, messages.append, qos)
+        return messages
+
+    def call(self, kind: type, name: str, request: Any) -> Any:
+        client = self.node.create_client(kind, name)
+        self.until(client.service_is_ready, f"service {name}")
+        future = client.call_async(request)
+        self.until(future.done, f"answer of {name}")
+        self.node.destroy_client(client)
+        return future.result()
+
+    def close(self) -> None:
+        self.executor.shutdown()
+        self.node.destroy_node()
+        self.context.try_shutdown()
+
+
+@pytest.fixture
+def probe(domain: int) -> Iterator[Probe]:
+    made = Probe(domain)
+    yield made
+    made.close()
+
+
+class Running:
+    """A node's process."""
+
+    def __init__(self, module: str, domain: int, log: Path, arguments: list[str]) -> None:
+        from mbrl_control.runtime.process_link import child_environment
+
+        own = {"ROS_DOMAIN_ID": str(domain), "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST", "OMP_NUM_THREADS": "1"}
+        environment = child_environment() | own
+        self.log = log
+        with log.open("w") as out:
+            command = [sys.executable, "-m", f"mbrl_control_ros.{module}", "--ros-args", *arguments]
+            self.process = subprocess.Popen(command, env=environment, stdout=out, stderr=subprocess.STDOUT, cwd=log.parent)
+
+    def end(self, how: int = signal.SIGINT, timeout_s: float = 15.0) -> int:
+        self.process.send_signal(how)
+        return self.process.wait(timeout_s)
+
+    @property
+    def output(self) -> str:
+        return self.log.read_text()
+
+
+@pytest.fixture
+def start(domain: int, tmp_path: Path) -> Iterator[Callable[..., Running]]:
+    """Start a node: `start("sim_node", "robot:=cartpole", ns="/arm")`."""
+    running: list[Running] = []
+
+    def begin(module: str, *parameters: str, ns: str = "", extra: tuple[str, ...] = ()) -> Running:
+        arguments = [a for p in parameters for a in ("-p", p)] + (["-r", f"__ns:={ns}"] if ns else []) + list(extra)
+        log = tmp_path / f"{module}_{len(running)}.log"
+        running.append(Running(module, domain, log, arguments))
+        return running[-1]
+
+    yield begin
+    for node in running:
+        if node.process.poll() is None:
+            node.process.kill()
+            node.process.wait()
+        print(f"--- {node.log.name}\n{node.output}")
+
+
+os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")

@@ -1,0 +1,108 @@
+"""The recorder: what was sent is in the bag, also after it was killed."""
+
+from __future__ import annotations
+
+import signal
+import time
+
+import pytest
+from diagnostic_msgs.msg import DiagnosticArray
+from rclpy.duration import Duration
+from rclpy.serialization import deserialize_message
+from rosbags.highlevel import AnyReader
+from sensor_msgs.msg import JointState
+from std_msgs.msg import Float64MultiArray
+
+from mbrl_control.data.tail import McapTail
+
+STATE, COMMAND = "/arm/joint_states", "/arm/commands"
+
+
+@pytest.fixture
+def recorder(start, tmp_path):
+    return start("recorder_node", "robot:=cartpole", f"run_dir:={tmp_path / 'run'}", ns="/arm")
+
+
+def publishers(probe, tmp_path):
+    """Publishers that the recorder is known to hear: something of each has reached the bag."""
+    made = {
+        STATE: probe.node.create_publisher(JointState, STATE, 100),
+        COMMAND: probe.node.create_publisher(Float64MultiArray, COMMAND, 100),
+        "/arm/mbrl/decision": probe.node.create_publisher(JointState, "/arm/mbrl/decision", 100),
+        "/diagnostics": probe.node.create_publisher(DiagnosticArray, "/diagnostics", 100),
+    }
+    tail, heard = McapTail(tmp_path / "run" / "bag"), set()
+
+    def all_heard():
+        for publisher in made.values():
+            publisher.publish(publisher.msg_type())
+        time.sleep(0.05)
+        heard.update(m.topic for m in tail.read())
+        return heard == set(made)
+
+    probe.until(all_heard, "something of every topic in the bag")
+    return made
+
+
+def send(probe, made, count, begin=0):
+    """Numbered messages at 100 Hz; gives them by topic."""
+    sent = {topic: [] for topic in made}
+    for k in range(begin, begin + count):
+        state = JointState(name=["slider", "hinge"], position=[float(k), 0.5], velocity=[0.0, 0.0])
+        state.header.stamp.sec = k + 1
+        for topic, message in ((STATE, state), (COMMAND, Float64MultiArray(data=[0.01 * k]))):
+            made[topic].publish(message)
+            sent[topic].append(message)
+        time.sleep(0.01)
+    return sent
+
+
+def test_bag_holds_the_messages_sent(probe, recorder, tmp_path):
+    begin = time.time_ns()
+    made = publishers(probe, tmp_path)
+    sent = send(probe, made, 100)
+    made["/diagnostics"].publish(DiagnosticArray())
+    sent["/diagnostics"].append(DiagnosticArray())
+    assert all(p.wait_for_all_acked(Duration(seconds=5)) for p in made.values())
+    time.sleep(0.3)  # states are best effort: nothing tells that they arrived
+    assert recorder.end(signal.SIGTERM) == 0
+    assert "dropped 0" in recorder.output
+    found = {topic: [] for topic in sent}
+    with AnyReader([tmp_path / "run" / "bag"]) as bag:
+        for connection, receive_ns, payload in bag.messages():
+            found[connection.topic].append(deserialize_message(payload, made[connection.topic].msg_type))
+            assert begin < receive_ns < time.time_ns()
+        assert {c.topic: c.msgtype for c in bag.connections} == {
+            STATE: "sensor_msgs/msg/JointState", COMMAND: "std_msgs/msg/Float64MultiArray",
+            "/arm/mbrl/decision": "sensor_msgs/msg/JointState", "/diagnostics": "diagnostic_msgs/msg/DiagnosticArray"}
+    assert {topic: found[topic][-len(messages):] for topic, messages in sent.items() if messages} == {t: m for t, m in sent.items() if m}
+
+
+def test_after_a_kill_at_most_a_second_is_lost(probe, recorder, tmp_path):
+    made = publishers(probe, tmp_path)
+    sent = send(probe, made, 200)[STATE]
+    recorder.end(signal.SIGKILL)
+    read = McapTail(tmp_path / "run" / "bag").read()
+    states = [m for m in read if m.topic == STATE]
+    recorded = [m for m in (deserialize_message(m.payload, JointState) for m in states) if m.name]
+    assert len(recorded) >= 100
+    assert recorded == sent[: len(recorded)]
+    delays = [m.log_time_ns - m.publish_ns for m in states]
+    assert all(0 <= d < 1e9 for d in delays)
+
+
+def test_a_recording_is_never_overwritten(probe, recorder, start, tmp_path):
+    publishers(probe, tmp_path)
+    second = start("recorder_node", "robot:=cartpole", f"run_dir:={tmp_path / 'run'}")
+    assert second.process.wait(20) == 2
+    assert "exists already" in second.output
+
+
+def test_remapped_topics_are_recorded_under_the_names_of_the_yaml():
+    from mbrl_control_ros.recorder_node import recorded_name
+
+    assert recorded_name("joint_states", "/arm/joint_states", "/arm") == "/arm/joint_states"
+    assert recorded_name("joint_states", "/franka/joint_states", "/") == "/franka/joint_states"
+    assert recorded_name("joint_states", "/franka/measured", "/") == "/joint_states"
+    assert recorded_name("joint_states", "/franka/measured", "/arm") == "/arm/joint_states"
+    assert recorded_name("/odom", "/car/pose", "/arm") == "/odom"
