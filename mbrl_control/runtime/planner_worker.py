@@ -40,6 +40,7 @@ class PlannerCore:
         self.spec, self.store = spec, store
         options = parts.options("models", spec.model.kind, dict(spec.model.options))
         self.model: LearnedModel = parts.find("models", spec.model.kind).build(spec, options)
+        self.dtype = torch.bfloat16 if spec.planner.dtype == "bfloat16" else torch.float32
         self.planner = planning.build(spec, self.model, costs.build(spec), seed)
         self.previous: Plan | None = None
 
@@ -49,11 +50,20 @@ class PlannerCore:
         if newest <= self.model.version:
             return False
         try:
-            self.model.load(self.store.read(newest, self.spec.hash))
+            self.load(newest)
         except SnapshotError as error:
             self.store.refuse(newest, str(error))
             return False
         return True
+
+    def load(self, version: int) -> None:
+        """Use a version from the store, in the precision that the robot's YAML asks for.
+
+        Raises:
+            SnapshotError: it is not there, damaged, or of another robot.
+        """
+        self.model.load(self.store.read(version, self.spec.hash))
+        self.model.prepare(self.dtype)
 
     def warm_up(self, rounds: int = 3) -> float:
         """Plan for an arbitrary state, without effect on later plans, and give the longest time taken, s."""

@@ -117,7 +117,7 @@ def _again(core: PlannerCore, record: Record, by_seq: dict[int, Record]) -> Plan
         return None
     if core.model.version != record.plan.model_version:
         try:
-            core.model.load(core.store.read(record.plan.model_version, core.spec.hash))
+            core.load(record.plan.model_version)
         except SnapshotError:
             return None
     core.previous = by_seq[record.previous_seq].plan if record.previous_seq >= 0 else None
