@@ -133,6 +133,7 @@ class PlannerSpec(Strict):
     risk_weight: float = Field(0.0, ge=0, le=100, description="k of mean + k std")
     cvar_alpha: float = Field(0.3, gt=0, le=1, description="share of the worst members that cvar averages")
     disagreement: float = Field(0.0, ge=-10, le=100, description="weight of the members' disagreement; negative seeks it")
+    smoothness: float = Field(0.0, ge=0, le=1000, description="weight of squared changes from action to action, in half ranges")
     dtype: Literal["float32", "bfloat16"] = "float32"
     options: Options = Field(default_factory=dict)
 

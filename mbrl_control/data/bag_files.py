@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import sqlite3
 import tempfile
@@ -204,16 +205,34 @@ def _read_mcap(bag: RawBag, file: Path, wanted: Wanted) -> None:
 
 
 def _read_sqlite(bag: RawBag, file: Path, wanted: Wanted) -> None:
-    side = [file.with_name(file.name + end) for end in ("-wal", "-journal")]
-    if any(s.exists() and s.stat().st_size for s in side):
-        # a recorder that was killed (or still runs) left its last messages beside the file; SQLite merges them, into a copy
+    side = [s for s in (file.with_name(file.name + end) for end in ("-wal", "-journal")) if s.exists() and s.stat().st_size]
+    page, claimed = (1, 0) if side else _claimed_pages(file)
+    size = file.stat().st_size
+    if size < page * claimed:
+        bag.notes.append(f"{file}: cut off, {page * claimed - size} bytes are missing at its end; the sound part is read")
+    if side or size < page * claimed:
+        # A recorder that was killed (or still runs) left its last messages beside the file: SQLite merges them. Of a file that is
+        # cut off it reads nothing until the size is right again; then it stops at the first page that is missing or, as the cut goes
+        # through it, made blank here. Both in a copy.
         with tempfile.TemporaryDirectory() as folder:
             for source in (file, *side):
-                if source.exists():
-                    shutil.copyfile(source, Path(folder) / source.name)
+                shutil.copyfile(source, Path(folder) / source.name)
+            if claimed:
+                os.truncate(Path(folder) / file.name, size // page * page)
+                os.truncate(Path(folder) / file.name, page * claimed)
             _read_tables(bag, file, sqlite3.connect(Path(folder) / file.name), wanted)
     else:
         _read_tables(bag, file, sqlite3.connect(f"{file.absolute().as_uri()}?immutable=1", uri=True), wanted)
+
+
+def _claimed_pages(file: Path) -> tuple[int, int]:
+    """(bytes of a page, number of pages) that the header of an SQLite file tells; (1, 0) for another file."""
+    with file.open("rb") as opened:
+        head = opened.read(100)
+    if len(head) < 100 or not head.startswith(b"SQLite format 3\0"):
+        return 1, 0
+    page = int.from_bytes(head[16:18], "big")
+    return 65536 if page == 1 else max(page, 1), int.from_bytes(head[28:32], "big")
 
 
 def _read_tables(bag: RawBag, file: Path, database: sqlite3.Connection, wanted: Wanted) -> None:

@@ -1,10 +1,14 @@
-"""The one loop of every sampling planner: sample, roll out, weigh, refit. Planners differ in three short methods."""
+"""The one loop of every sampling planner: sample, roll out, weigh, refit. Planners differ in a few short methods."""
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import time
-from dataclasses import dataclass
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,29 +16,53 @@ import torch
 from mbrl_control import parts
 from mbrl_control.costs.base import Cost
 from mbrl_control.models.base import Model
+from mbrl_control.planning import risk
+from mbrl_control.planning.actions import ActionSpace
+from mbrl_control.planning.delays import Delays
 from mbrl_control.planning.knots import spline_matrix
 from mbrl_control.planning.noise import noise_bank
 from mbrl_control.planning.plan import Plan, PlanRequest, Verdict, shift
-from mbrl_control.planning.proposals import Proposal, mean_command
+from mbrl_control.planning.proposals import Proposal
 from mbrl_control.planning.rollout import rollout
 from mbrl_control.robot import RobotSpec
 
-BANK_SETS = 32
+EXPLORE_BETA = 2.0
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What all iterations of one plan share; actions in half ranges.
+
+    Attributes:
+        seq: number of the request; chooses the noise.
+        start: [S] state when the first action takes effect on the fastest axis.
+        last: [A] last command sent before the plan.
+        pending: [H, A] commands sent that slower axes still have before them, physical units; None without such.
+        fixed: [R, H, A] rows that are candidates in every iteration; row 0 is the nominal.
+        names: source of each fixed row.
+    """
+
+    seq: int
+    start: torch.Tensor
+    last: torch.Tensor
+    pending: torch.Tensor | None
+    fixed: torch.Tensor
+    names: list[str]
 
 
 @dataclass
 class Search:
-    """What a planner's iterations pass on, in units of half the command range.
+    """What a planner's iterations pass on; actions in half ranges.
 
     Attributes:
         mean: [K, A] knots around which to sample.
         std: [K, A] their spread.
-        kept: [R, H, A] candidates kept from the iteration before.
+        kept: [R, H, A] candidates kept from the iteration before, or from the last plan.
         best: [H, A] the best candidate so far.
         best_cost: its cost.
         best_source: the proposal source it came from.
-        expected: weighted cost of the last refit.
-        finite: share of candidates with a finite cost, worst iteration.
+        fixed_costs: [R] costs of the problem's fixed rows, in the last iteration.
+        stats: figures for reports.
     """
 
     mean: torch.Tensor
@@ -43,12 +71,12 @@ class Search:
     best: torch.Tensor
     best_cost: float = math.inf
     best_source: str = "nominal"
-    expected: float = math.inf
-    finite: float = 1.0
+    fixed_costs: torch.Tensor = field(default_factory=lambda: torch.full((1,), math.inf))
+    stats: dict[str, float] = field(default_factory=lambda: {"finite": 1.0, "rollouts": 0.0})
 
 
-class SamplingPlanner:
-    """The loop. A subclass gives `sample`, `weights` and `carry`, and may change `population`.
+class SamplingPlanner(ABC):
+    """The loop. A subclass gives `weights`, and may change `population`, `sample`, `spread`, `carry` and `revive`.
 
     Args:
         spec: the robot; sizes, limits and rates come from it.
@@ -59,11 +87,18 @@ class SamplingPlanner:
         init_std: spread at the start of every plan, in half ranges.
         min_std: floor of the spread.
         momentum: share of the old mean and spread that a refit keeps.
-        execute: `mean` plays the refitted mean (right for learned models, whose best sample is the luckiest error),
-            `best` the best candidate (right for known models).
+        execute: `mean` plays the refitted mean, or the last plan or a proposal if that is predicted to be better (right for
+            learned models, whose best sample is the luckiest error); `best` the best candidate (right for known models).
+
+    Attributes:
+        sources: further candidate rows; set it to add some.
+        clock: s; tests replace it.
+        guard: what gradients are switched off with.
     """
 
     sources: tuple[Proposal, ...] = ()
+    clock: Callable[[], float] = staticmethod(time.perf_counter)
+    guard: Callable[[], Any] = staticmethod(torch.inference_mode)
 
     def __init__(self, spec: RobotSpec, model: Model, cost: Cost, seed: int, *, beta: float = 0.0, init_std: float = 0.5,
                  min_std: float = 0.05, momentum: float = 0.0, execute: str = "mean") -> None:
@@ -71,99 +106,45 @@ class SamplingPlanner:
         p = spec.planner
         self.horizon, self.iterations, self.candidates = p.horizon, p.iterations, p.candidates
         self.init_std, self.min_std, self.momentum, self.execute = init_std, min_std, momentum, execute
-        self.mid = torch.as_tensor((spec.action_high + spec.action_low) / 2, dtype=torch.float32)
-        self.half = torch.as_tensor((spec.action_high - spec.action_low) / 2, dtype=torch.float32)
-        self.zero = (torch.as_tensor(spec.action_zero, dtype=torch.float32) - self.mid) / self.half
+        self.space, self.delays = ActionSpace(spec), Delays(spec)
         matrix = spline_matrix(p.horizon, p.knots, p.spline)
         self.matrix = torch.as_tensor(matrix, dtype=torch.float32)
         self.inverse = torch.as_tensor(np.linalg.pinv(matrix), dtype=torch.float32)
-        self.bank = noise_bank(BANK_SETS, self.population(0), matrix.shape[1], spec.action_dim, beta, seed)
-        self.explore = noise_bank(BANK_SETS, 1, p.horizon, spec.action_dim, 2.0, seed + 1)
-        self.max_step = torch.as_tensor(spec.action_max_rate * spec.model_dt, dtype=torch.float32) / self.half
-        self.slowest = 0.0
+        self.bank = noise_bank(self.population(0), matrix.shape[1], spec.action_dim, beta, seed)
+        self.explore = noise_bank(1, p.horizon, spec.action_dim, EXPLORE_BETA, seed + 1)
+        self.slowest = self.closing = 0.0
         self.seed = seed
         self.rng = torch.Generator()
+
+    # What planners differ in ---------------------------------------------------------------------------------------------------
 
     def population(self, iteration: int) -> int:
         """Fresh samples in an iteration; must not grow."""
         return self.candidates
 
-    def sample(self, search: Search, noise: torch.Tensor, iteration: int) -> torch.Tensor:
+    def sample(self, search: Search, noise: torch.Tensor) -> torch.Tensor:
         """[n, K, A] knots from [n, K, A] unit noise."""
         return search.mean + search.std * noise
 
-    def weights(self, costs: torch.Tensor) -> torch.Tensor:
-        """[N] weights, summing to 1, from [N] costs of which at least one is finite."""
-        raise NotImplementedError
+    @abstractmethod
+    def weights(self, search: Search, costs: torch.Tensor) -> torch.Tensor:
+        """[N] weights, summing to 1 and 0 where the cost is not finite, from [N] costs of which at least one is finite."""
+
+    def spread(self, search: Search, knots: torch.Tensor, mean: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+        """[K, A] standard deviation for the next iteration, from weighted knots [N, K, A] and their mean [K, A]."""
+        std = torch.einsum("n,nka->ka", weights, (knots - mean) ** 2).sqrt()
+        return (self.momentum * search.std + (1 - self.momentum) * std).clamp(min=self.min_std)
 
     def carry(self, rows: torch.Tensor, costs: torch.Tensor) -> torch.Tensor:
         """[R, H, A] candidates that the next iteration (and the next plan) starts with; by default none."""
         return rows[:0]
 
-    def score(self, rows: torch.Tensor, start: torch.Tensor) -> torch.Tensor:
-        """Risk-aggregated cost [N] of candidates [N, H, A] in half ranges, from the state [S]; +inf where not finite."""
-        p = self.spec.planner
-        actions = self.mid + self.half * rows
-        states = rollout(self.model, start, actions, p.propagation, self.rng)
-        stage = self.cost.stage(states[:, :, 1:], actions.unsqueeze(0)).sum(-1) + self.cost.terminal(states[:, :, -1])
-        cost = self._risk(stage)
-        weight = p.disagreement
-        if weight and states.shape[0] > 1:
-            spread = states[:, :, 1:].std(0, correction=0) / self.model.scale()
-            cost = cost + weight * spread.mean(-1).sum(-1)
-        return torch.where(torch.isfinite(cost), cost, torch.full_like(cost, math.inf))
+    def revive(self, kept: torch.Tensor, nominal: torch.Tensor, cells: int) -> torch.Tensor:
+        """Candidates [R, H, A] kept from the last plan, whose last `cells` actions lie past its end; by default as they are."""
+        return kept
 
-    def _risk(self, returns: torch.Tensor) -> torch.Tensor:
-        """[E, N] costs of whole rollouts to [N]: mean, mean + k std, or the mean of the worst share of members."""
-        p = self.spec.planner
-        if p.risk == "mean" or returns.shape[0] == 1:
-            return returns.mean(0)
-        if p.risk == "std":
-            return returns.mean(0) + p.risk_weight * returns.std(0, correction=0)
-        worst = max(1, math.ceil(p.cvar_alpha * returns.shape[0]))
-        return returns.topk(worst, dim=0).values.mean(0)
+    # The loop ------------------------------------------------------------------------------------------------------------------
 
-    def predict_start(self, request: PlanRequest) -> torch.Tensor:
-        """[S] the state at which the plan's first action takes effect: the measured one rolled through commands already sent."""
-        lead = float(self.spec.delays.max()) + request.apply_time - request.state_time
-        state = torch.as_tensor(request.state, dtype=torch.float32)
-        steps = math.ceil(lead / self.model.dt - 1e-6)
-        for k in range(steps):
-            begin = request.state_time + k * self.model.dt
-            width = min(self.model.dt, lead - k * self.model.dt)
-            action = torch.as_tensor(mean_command(request, begin, begin + width, self.spec.delays, self.spec.action_zero), dtype=torch.float32)
-            ahead = self.model.step(state.expand(self.model.members, 1, -1), action[None]).state.mean(0)[0]
-            state = state + (width / self.model.dt) * (ahead - state)
-        return state
-
-    def initial(self, request: PlanRequest, previous: Plan | None) -> tuple[Search, torch.Tensor, list[str]]:
-        """The search's start, the fixed candidate rows [R, H, A] and the source of each row."""
-        if previous is None:
-            rows = self.zero.expand(1, self.horizon, -1).clone()
-        else:
-            rows = torch.as_tensor(shift(previous.carry, self.spec.model_dt, request.apply_time - previous.start), dtype=torch.float32)
-        last = torch.as_tensor(request.sent[-1], dtype=torch.float32) if len(request.sent) else self.mid + self.half * self.zero
-        hold = ((last - self.mid) / self.half).expand(1, self.horizon, -1)
-        fixed, names = [rows[:1], hold, self.zero.expand(1, self.horizon, -1)], ["nominal", "hold", "hold"]
-        for source in self.sources:
-            found = source.rows(request)
-            fixed.append((found - self.mid) / self.half)
-            names += [source.name] * len(found)
-        mean = self.inverse @ rows[0]
-        return Search(mean, torch.full_like(mean, self.init_std), rows[1:], rows[0]), torch.cat(fixed), names
-
-    def limit(self, rows: torch.Tensor, last: torch.Tensor) -> torch.Tensor:
-        """Clip candidates [N, H, A] to the limits and, where there are any, to the greatest rates from the command [A] on."""
-        rows = rows.clamp(-1.0, 1.0)
-        if not torch.isfinite(self.max_step).any():
-            return rows
-        rows = rows.clone()
-        for k in range(rows.shape[1]):
-            before = rows[:, k - 1] if k else last
-            rows[:, k] = torch.maximum(torch.minimum(rows[:, k], before + self.max_step), before - self.max_step)
-        return rows
-
-    @torch.inference_mode()
     def plan(self, request: PlanRequest, previous: Plan | None = None, budget_s: float | None = None,
              iterations: int | None = None) -> Plan:
         """Plan from a measured state.
@@ -175,72 +156,142 @@ class SamplingPlanner:
             iterations: iterations to do (a replay's); by default the spec's.
 
         Returns:
-            The plan; verdict FALLBACK with the shifted last plan when no candidate has a finite cost.
+            The plan; verdict FALLBACK with the last plan, unchanged in time, when no candidate has a finite cost.
         """
-        begin = time.perf_counter()
-        self.rng.manual_seed((self.seed * 1_000_003 + request.seq) % 2**63)
-        start = self.predict_start(request)
-        search, fixed, names = self.initial(request, previous)
-        nominal = fixed[:1]
-        last = (torch.as_tensor(request.sent[-1], dtype=torch.float32) - self.mid) / self.half if len(request.sent) else self.zero
-        wanted, done, verdict = iterations or self.iterations, 0, Verdict.MET
-        for i in range(wanted):
-            tick = time.perf_counter()
-            if budget_s is not None and done and tick - begin + self.slowest > budget_s:
-                verdict = Verdict.EARLY_STOP
-                break
-            self.iterate(search, fixed, names, last, start, request.seq, i)
-            self.slowest = max(0.98 * self.slowest, time.perf_counter() - tick)
-            done += 1
-        if not math.isfinite(search.best_cost):
-            return self._answer(request, nominal, nominal, math.inf, Verdict.FALLBACK, done, begin, search)
-        mean = self.limit((self.matrix @ search.mean)[None], last)
-        chosen, cost = (mean, search.expected) if self.execute == "mean" else (search.best[None], search.best_cost)
-        return self._answer(request, chosen, torch.cat([chosen, search.kept]), cost, verdict, done, begin, search)
+        begin = self.clock()
+        with self.guard():
+            self.rng.manual_seed((self.seed * 1_000_003 + request.seq) % 2**63)
+            problem, search = self.prepare(request, previous)
+            wanted = self.iterations if iterations is None else iterations
+            done, verdict = 0, Verdict.MET
+            while done < wanted:
+                tick = self.clock()
+                if budget_s is not None and done and tick - begin + self.slowest + self.closing > budget_s:
+                    verdict = Verdict.EARLY_STOP
+                    break
+                self.iterate(search, problem, done, done == wanted - 1)
+                self.slowest = max(0.98 * self.slowest, self.clock() - tick)
+                done += 1
+            if not math.isfinite(search.best_cost):
+                return self._fallback(request, previous, search, done, begin)
+            tick = self.clock()
+            row, cost = self.choose(search, problem)
+            self.closing = max(0.98 * self.closing, self.clock() - tick)
+            return self._answer(request, problem, search, row, cost, verdict, done, begin)
 
-    def iterate(self, search: Search, fixed: torch.Tensor, names: list[str], last: torch.Tensor, start: torch.Tensor,
-                seq: int, i: int) -> None:
-        """One round: sample, score, keep the best, refit the search distribution in place."""
-        n = self.population(i)
-        noise = self.bank[(seq * self.iterations + i) % BANK_SETS, :n]
-        fresh = self.matrix @ self.sample(search, noise, i)
-        mean = (self.matrix @ search.mean)[None] if i == self.iterations - 1 and i > 0 else fresh[:0]
-        rows = self.limit(torch.cat([fixed, search.kept, mean, fresh]), last)
-        costs = self.score(rows, start)
-        finite = torch.isfinite(costs)
-        search.finite = min(search.finite, float(finite.float().mean()))
-        if not finite.any():
+    def predict_start(self, request: PlanRequest) -> torch.Tensor:
+        """[S] the state at which the plan's first action takes effect; see `Delays.start`."""
+        return self.delays.start(self.model, request)
+
+    def prepare(self, request: PlanRequest, previous: Plan | None) -> tuple[Problem, Search]:
+        """The start state and the rows that stand in every iteration; and where the search starts."""
+        space, horizon = self.space, self.horizon
+        elapsed = request.apply_time - previous.start if previous else 0.0
+        if previous is None:
+            rows = space.zero.expand(1, horizon, -1).clone()
+        else:
+            rows = torch.as_tensor(shift(previous.carry, self.spec.model_dt, elapsed), dtype=torch.float32)
+        last = space.normal(torch.as_tensor(request.sent[-1], dtype=torch.float32)) if len(request.sent) else space.zero
+        fixed = [rows[:1], last.expand(1, horizon, -1), space.zero.expand(1, horizon, -1)]
+        names = ["nominal", "hold", "hold"]
+        for source in self.sources:
+            found = space.normal(source.rows(request).to(torch.float32))
+            # A row that is not finite would spoil every weighted mean, even with weight 0.
+            found = found[found.isfinite().all(-1).all(-1)]
+            fixed.append(found)
+            names += [source.name] * len(found)
+        past_end = min(horizon, max(0, math.ceil(elapsed / self.spec.model_dt - 1e-9)))
+        mean = self.inverse @ rows[0]
+        search = Search(mean, torch.full_like(mean, self.init_std), self.revive(rows[1:], rows[0], past_end), rows[0])
+        return Problem(request.seq, self.predict_start(request), last, self.delays.pending(request), torch.cat(fixed), names), search
+
+    def iterate(self, search: Search, problem: Problem, i: int, final: bool) -> None:
+        """One round: sample, score, note the best, refit the search distribution in place."""
+        noise = self.bank[(problem.seq * self.iterations + i) % len(self.bank), : self.population(i)]
+        fresh = self.matrix @ self.sample(search, noise)
+        # The mean joins in the last iteration only: earlier it would narrow the spread (Pinneri et al. 2020, section 3.4).
+        mean = (self.matrix @ search.mean)[None] if final and i else fresh[:0]
+        rows = self.space.limit(torch.cat([problem.fixed, search.kept, mean, fresh]), problem.last)
+        names = problem.names + ["nominal"] * len(search.kept) if i == 0 else problem.names
+        costs = self.score(rows, problem)
+        if self.note(search, problem, rows, costs, names):
+            self.refit(search, rows, costs)
+            search.kept = self.carry(rows, costs)
+        else:
             search.kept = search.kept[:0]
-            return
+
+    def score(self, rows: torch.Tensor, problem: Problem) -> torch.Tensor:
+        """Risk-aggregated cost [N] of candidates [N, H, A] in half ranges; +inf where not finite."""
+        p = self.spec.planner
+        actions = self.delays.played(self.space.physical(rows), problem.pending)
+        states = rollout(self.model, problem.start, actions, p.propagation, self.rng)
+        returns = self.cost.stage(states[:, :, 1:], actions[None]).sum(-1) + self.cost.terminal(states[:, :, -1])
+        cost = risk.aggregate(returns, p)
+        if p.disagreement and len(states) > 1:
+            cost = cost + p.disagreement * risk.disagreement(states[:, :, 1:], self.model.scale())
+        if p.smoothness:
+            cost = cost + p.smoothness * risk.roughness(rows, problem.last)
+        return torch.where(torch.isfinite(cost), cost, math.inf)
+
+    def note(self, search: Search, problem: Problem, rows: torch.Tensor, costs: torch.Tensor, names: list[str]) -> bool:
+        """Keep the best candidate and the figures; False when no cost is finite."""
+        search.stats["rollouts"] += len(rows)
+        search.stats["finite"] = min(search.stats["finite"], float(torch.isfinite(costs).float().mean()))
+        search.fixed_costs = costs[: len(problem.names)]
         winner = int(costs.argmin())
         if float(costs[winner]) < search.best_cost:
             search.best, search.best_cost = rows[winner], float(costs[winner])
             search.best_source = names[winner] if winner < len(names) else "explore"
-        self.refit(search, rows, costs)
-        search.kept = self.carry(rows, costs)
+        return math.isfinite(float(costs[winner]))
 
     def refit(self, search: Search, rows: torch.Tensor, costs: torch.Tensor) -> None:
         """Move mean and spread of the search to the weighted candidates."""
-        weights = self.weights(costs)
+        weights = self.weights(search, costs)
         knots = self.inverse @ rows
         mean = torch.einsum("n,nka->ka", weights, knots)
-        std = torch.einsum("n,nka->ka", weights, (knots - mean) ** 2).sqrt()
-        m = self.momentum
-        search.mean = m * search.mean + (1 - m) * mean
-        search.std = (m * search.std + (1 - m) * std).clamp(min=self.min_std)
-        used = weights > 0
-        search.expected = float((weights[used] * costs[used]).sum())
+        search.std = self.spread(search, knots, mean, weights)
+        search.mean = self.momentum * search.mean + (1 - self.momentum) * mean
+        search.stats["ess"] = float(1.0 / weights.square().sum())
 
-    def _answer(self, request: PlanRequest, chosen: torch.Tensor, carry: torch.Tensor, cost: float, verdict: Verdict, done: int,
-                begin: float, search: Search) -> Plan:
+    def choose(self, search: Search, problem: Problem) -> tuple[torch.Tensor, float]:
+        """The row [1, H, A] to play, and its cost."""
+        if self.execute == "best":
+            return search.best[None], search.best_cost
+        mean = self.space.limit((self.matrix @ search.mean)[None], problem.last)
+        cost = float(self.score(mean, problem))
+        search.stats["rollouts"] += 1
+        other = int(search.fixed_costs.argmin())
+        if cost <= float(search.fixed_costs[other]):
+            return mean, cost
+        if math.isfinite(float(search.fixed_costs[other])):
+            return self.space.limit(problem.fixed[other][None], problem.last), float(search.fixed_costs[other])
+        return search.best[None], search.best_cost
+
+    def _answer(self, request: PlanRequest, problem: Problem, search: Search, row: torch.Tensor, cost: float, verdict: Verdict,
+                done: int, begin: float) -> Plan:
         trainer = self.spec.trainer
         noise = trainer.noise * math.exp(-request.experience_s / trainer.noise_fade_s)
+        played = row
         if noise > 1e-3:
-            chosen = chosen + noise * self.explore[request.seq % BANK_SETS]
-        actions = self.mid + self.half * chosen[0].clamp(-1.0, 1.0)
-        return Plan(request.seq, request.apply_time, self.spec.model_dt, actions.numpy().astype(np.float64), cost, verdict,
-                    self.model.version, done, time.perf_counter() - begin, search.best_source, carry.numpy().astype(np.float64),
-                    {"best_cost": search.best_cost, "finite": search.finite, "std": float(search.std.mean())})
+            played = self.space.limit(row + noise * self.explore[request.seq % len(self.explore)], problem.last)
+        actions = self.space.physical(played)[0].numpy().astype(np.float64)
+        carry = torch.cat([row, search.kept]).numpy().astype(np.float64)
+        return Plan(request.seq, request.apply_time, self.spec.model_dt, actions, cost, verdict, self.model.version, done,
+                    self.clock() - begin, search.best_source, carry, self._stats(search))
+
+    def _fallback(self, request: PlanRequest, previous: Plan | None, search: Search, done: int, begin: float) -> Plan:
+        """The last plan as it stands: it is not stretched, so that it runs out at its own end; without one, do nothing."""
+        if previous is None:
+            still = self.space.zero.expand(1, self.horizon, -1)
+            actions, carry = self.space.physical(still)[0].numpy(), still.numpy()
+            previous = Plan(request.seq, request.apply_time, self.spec.model_dt, actions.astype(np.float64), math.inf, Verdict.FALLBACK, 0,
+                            done, 0.0, "nominal", carry.astype(np.float64))
+        return dataclasses.replace(previous, seq=request.seq, cost=math.inf, verdict=Verdict.FALLBACK, model_version=self.model.version,
+                                   iterations=done, latency_s=self.clock() - begin, winner="nominal", stats=self._stats(search))
+
+    @staticmethod
+    def _stats(search: Search) -> dict[str, float]:
+        return {**search.stats, "best_cost": search.best_cost, "std": float(search.std.mean())}
 
 
 def build(spec: RobotSpec, model: Model, cost: Cost, seed: int) -> SamplingPlanner:
@@ -250,5 +301,6 @@ def build(spec: RobotSpec, model: Model, cost: Cost, seed: int) -> SamplingPlann
         UserError: unknown kind or option.
     """
     kind = spec.planner.kind
-    planner: SamplingPlanner = parts.find("planning", kind).build(spec, model, cost, seed, parts.options("planning", kind, dict(spec.planner.options)))
+    options = parts.options("planning", kind, dict(spec.planner.options))
+    planner: SamplingPlanner = parts.find("planning", kind).build(spec, model, cost, seed, options)
     return planner

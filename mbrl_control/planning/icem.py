@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
+from pydantic import Field
 
 from mbrl_control.costs.base import Cost
 from mbrl_control.models.base import Model
-from mbrl_control.planning.base import SamplingPlanner
+from mbrl_control.planning import weighting
+from mbrl_control.planning.base import SamplingPlanner, Search
 from mbrl_control.robot import RobotSpec
 
 
@@ -25,16 +27,16 @@ class Options:
         init_std: initial spread in half ranges.
         min_std: floor of the spread.
         momentum: share of the old mean and spread that a refit keeps.
-        execute: `mean` or `best`.
+        execute: `mean` (learned models) or `best` (known ones, as in the paper).
     """
 
-    elites: int = 10
-    keep: float = 0.3
-    decay: float = 1.25
-    beta: float = 2.0
-    init_std: float = 0.5
-    min_std: float = 0.05
-    momentum: float = 0.1
+    elites: Annotated[int, Field(ge=2, le=10_000)] = 10
+    keep: Annotated[float, Field(ge=0, le=1)] = 0.3
+    decay: Annotated[float, Field(ge=1, le=10)] = 1.25
+    beta: Annotated[float, Field(ge=0, le=5)] = 2.0
+    init_std: Annotated[float, Field(gt=0, le=5)] = 0.5
+    min_std: Annotated[float, Field(ge=0, le=1)] = 0.05
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.1
     execute: Literal["mean", "best"] = "mean"
 
 
@@ -50,17 +52,21 @@ class ICEM(SamplingPlanner):
         """Never below twice the elites (section 3.3)."""
         return min(self.candidates, max(2 * self.options.elites, int(self.candidates * self.options.decay**-iteration)))
 
-    def weights(self, costs: torch.Tensor) -> torch.Tensor:
+    def weights(self, search: Search, costs: torch.Tensor) -> torch.Tensor:
         """Equal weight for the elites."""
-        order = costs.topk(min(self.options.elites, len(costs)), largest=False).indices
-        weights = torch.zeros_like(costs)
-        weights[order] = torch.isfinite(costs[order]).float()
-        return weights / weights.sum()
+        return weighting.elites(costs, self.options.elites)
 
     def carry(self, rows: torch.Tensor, costs: torch.Tensor) -> torch.Tensor:
         """The best `keep` share of the elites; they are scored again, so luck is not kept."""
-        count = max(1, int(self.options.keep * self.options.elites))
-        return rows[costs.topk(min(count, len(costs)), largest=False).indices]
+        count = min(int(self.options.keep * self.options.elites), len(costs))
+        return rows[costs.topk(count, largest=False).indices]
+
+    def revive(self, kept: torch.Tensor, nominal: torch.Tensor, cells: int) -> torch.Tensor:
+        """Fresh last actions for the elites of the last plan, drawn around the nominal's (section 3.2)."""
+        if cells and len(kept):
+            fresh = torch.randn(len(kept), 1, kept.shape[-1], generator=self.rng)
+            kept[:, -cells:] = nominal[-cells:] + self.init_std * fresh
+        return kept
 
 
 def build(spec: RobotSpec, model: Model, cost: Cost, seed: int, options: Options) -> ICEM:

@@ -31,5 +31,10 @@ def spline_matrix(horizon: int, knots: int | None, kind: Literal["hold", "linear
         t, t2, t3 = part, part**2, part**3
         for offset, weight in ((-1, (-t + 2 * t2 - t3) / 2), (0, (2 - 5 * t2 + 3 * t3) / 2),
                                (1, (t + 4 * t2 - 3 * t3) / 2), (2, (t3 - t2) / 2)):
-            np.add.at(matrix, (rows, np.clip(left + offset, 0, knots - 1)), weight)
+            at_knot = left + offset
+            beyond = (at_knot < 0) | (at_knot > knots - 1)
+            edge = np.clip(at_knot, 0, knots - 1)
+            # A knot beyond the ends lies on the line through the last two, so that straight lines stay straight.
+            np.add.at(matrix, (rows, edge), np.where(beyond, 2.0, 1.0) * weight)
+            np.add.at(matrix, (rows, np.clip(edge + np.where(at_knot < 0, 1, -1), 0, knots - 1)), np.where(beyond, -weight, 0.0))
     return matrix

@@ -5,6 +5,11 @@ from __future__ import annotations
 import numpy as np
 import torch
 
+# A prime, so that every iteration of a plan sees every set in time, whatever the number of iterations.
+MAX_SETS = 31
+MIN_SETS = 3
+MAX_NUMBERS = 8_000_000
+
 
 def colour_factor(length: int, beta: float) -> np.ndarray:
     """[L, L] matrix F with F @ white ~ noise whose spectral density falls as f^-beta (Pinneri et al. 2020, section 3.1).
@@ -24,16 +29,18 @@ def colour_factor(length: int, beta: float) -> np.ndarray:
     power = frequency**-beta
     covariance = np.fft.irfft(power, span)[:length]
     toeplitz = covariance[np.abs(np.arange(length)[:, None] - np.arange(length)[None, :])] / covariance[0]
-    values, vectors = np.linalg.eigh(toeplitz)
-    root: np.ndarray = vectors * np.sqrt(np.clip(values, 0, None))
+    # Smooth noise has near-singular covariance; the jitter keeps the factorisation from failing and is too small to matter.
+    root: np.ndarray = np.linalg.cholesky(toeplitz + 1e-9 * np.eye(length))
     return root
 
 
-def noise_bank(sets: int, rows: int, length: int, axes: int, beta: float, seed: int) -> torch.Tensor:
-    """[sets, rows, length, axes] coloured noise, unit variance, float32; the second half of the rows mirrors the first.
+def noise_bank(rows: int, length: int, axes: int, beta: float, seed: int) -> torch.Tensor:
+    """[sets, rows, length, axes] coloured noise, unit variance, float32; every odd row mirrors the one before it.
 
     Mirrored pairs have exactly zero mean, which halves the work of estimating the mean of a near-symmetric cost.
+    Several sets, used in turn, keep the search from looking in the same directions at every plan.
     """
+    sets = max(MIN_SETS, min(MAX_SETS, MAX_NUMBERS // (rows * length * axes)))
     rng = np.random.default_rng([seed, 0x5EED])
     white = rng.standard_normal((sets, (rows + 1) // 2, axes, length), dtype=np.float64)
     coloured = (white @ colour_factor(length, beta).T).swapaxes(-1, -2)

@@ -25,25 +25,26 @@ def rollout(model: Model, start: torch.Tensor, actions: torch.Tensor, propagatio
         sample: draw the aleatoric noise instead of using the members' means.
 
     Returns:
-        [E, N, H + 1, S] (first axis 1 for `mean`), the start included.
+        [E, N, H + 1, S] (first axis 1 for `mean`), the start included; row e is the path of particle e.
     """
     whole = getattr(model, "rollout", None)
     if whole is not None and model.members == 1:
         return torch.as_tensor(whole(start, actions))
     n, horizon, _ = actions.shape
     members = model.members
-    state = start.expand(members, n, start.shape[-1]) if start.dim() == 2 else start.expand(members, n, -1)
-    out = state.new_empty(horizon + 1, 1 if propagation == "mean" else members, n, start.shape[-1])
-    out[0] = state[:1] if propagation == "mean" else state
     noise = rng if sample else None
+    state = start.expand(members, n, start.shape[-1])
+    path = [state[:1] if propagation == "mean" else state]
     for k in range(horizon):
-        state = model.step(state, actions[:, k], noise).state
+        if propagation == "ts1" and members > 1:
+            # Member e steps particle order[e]; the particles stay in their rows, so a row's return is one path's.
+            order = torch.randperm(members, generator=rng)
+            state = model.step(state[order], actions[:, k], noise).state[order.argsort()]
+        else:
+            state = model.step(state, actions[:, k], noise).state
         if propagation == "mean":
             state = state.mean(0, keepdim=True)
-            out[k + 1] = state
+        path.append(state)
+        if propagation == "mean":
             state = state.expand(members, -1, -1)
-        else:
-            if propagation == "ts1" and members > 1:
-                state = state[torch.randperm(members, generator=rng)]
-            out[k + 1] = state
-    return out.permute(1, 2, 0, 3)
+    return torch.stack(path, 2)
