@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import dataclass, field
 from typing import Any
@@ -74,6 +75,7 @@ class Trainer:
         self.rng = np.random.default_rng([seed, 0x7EA1])
         self.episodes: list[Episode] = []
         self.history: list[Refit] = []
+        self._batch = int(getattr(options, "batch", 256))
         self._fitted_at = 0.0
 
     @property
@@ -113,7 +115,10 @@ class Trainer:
         self._fitted_at = self.experience_s
         train, validation = self._split(1)
         held = self._split(GATE_STEPS)[1]
-        figures = self.model.fit(train, self.rng, epochs=trainer.epochs, budget_s=trainer.budget_s,
+        rows = len(train) * (2 if self.spec.model.mirror else 1)
+        # So many passes that the wanted number of gradient steps is made, however little data there is.
+        epochs = math.ceil(trainer.updates / max(1, rows // self._batch))
+        figures = self.model.fit(train, self.rng, epochs=epochs, budget_s=trainer.budget_s,
                                  holdout=validation if len(validation) else trainer.holdout)
         wraps = self.spec.wraps
         score = k_step_error(self.model, held, wraps) if len(held) else float("nan")
