@@ -101,13 +101,18 @@ class Trainer:
         held_share, train, held = self.spec.trainer.holdout, [], []
         every = max(2, round(1 / held_share))
         for episode in self.episodes:
-            data = sequences(episode, self.spec, steps)
+            data = self._inside(sequences(episode, self.spec, steps))
             block = np.floor(data.start / HELD_BLOCK_S).astype(np.int64)
             last = np.floor((data.start + steps * self.spec.model_dt) / HELD_BLOCK_S).astype(np.int64)
             mine, touches = block % every == every // 2, last % every == every // 2
             train.append(Sequences(data.state[~mine & ~touches], data.action[~mine & ~touches], data.start[~mine & ~touches]))
             held.append(Sequences(data.state[mine], data.action[mine], data.start[mine]))
         return Sequences.join(train), Sequences.join(held)
+
+    def _inside(self, data: Sequences) -> Sequences:
+        """Stretches that stay within the states' ranges: what happens outside (a cart at its stop) follows other laws."""
+        inside = ((data.state >= self.spec.range_low) & (data.state <= self.spec.range_high)).all((1, 2))
+        return Sequences(data.state[inside], data.action[inside], data.start[inside])
 
     def refit(self) -> Refit:
         """Fit on all data, compare with the model in use, publish if not worse. Returns what it came to."""
