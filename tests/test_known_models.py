@@ -6,13 +6,13 @@ import mujoco
 import numpy as np
 import pytest
 import torch
-from mbrl_sim.plant import MujocoPlant
 
 from mbrl_control import parts, robot
 from mbrl_control.errors import UserError
 from mbrl_control.models import mjcf
 from mbrl_control.models.expressions import SYSTEMS
 from mbrl_control.planning.rollout import rollout
+from mbrl_sim.plant import MujocoPlant
 
 
 def known(name, kind="mujoco", dt=None, **options):

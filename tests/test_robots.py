@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 import torch
-from mbrl_sim.plant import MujocoPlant
 
 from mbrl_control import parts, robot
 from mbrl_control.costs import base as costs
 from mbrl_control.errors import UserError
 from mbrl_control.models import mjcf
+from mbrl_sim.plant import MujocoPlant
 
 ROBOTS = sorted(robot.shipped())
 SIMULATED = [name for name in ROBOTS if robot.load(name).sim]

@@ -14,9 +14,10 @@ from torch.nn import functional
 from mbrl_control.data.sequences import Sequences
 from mbrl_control.errors import DataError, SnapshotError
 from mbrl_control.models import network
-from mbrl_control.models.base import Gaussian, Snapshot, Step, check_spec
+from mbrl_control.models.base import Gaussian, Step, check_spec
 from mbrl_control.models.encoding import Encoding, Normaliser
 from mbrl_control.robot import RobotSpec
+from mbrl_control.store.snapshot import Snapshot
 
 KIND = "ensemble"
 COLD_SHARE = 0.3

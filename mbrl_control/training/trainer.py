@@ -118,7 +118,7 @@ class Trainer:
         """Fit on all data, compare with the model in use, publish if not worse. Returns what it came to."""
         begin, trainer = time.perf_counter(), self.spec.trainer
         self._fitted_at = self.experience_s
-        train, validation = self._split(1)
+        train, validation = self._split(self.model.stretch)
         held = self._split(GATE_STEPS)[1]
         rows = len(train) * (2 if self.spec.model.mirror else 1)
         # So many passes that the wanted number of gradient steps is made, however little data there is.
