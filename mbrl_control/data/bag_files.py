@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import sqlite3
+import struct
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -246,7 +247,7 @@ def _read_tables(bag: RawBag, file: Path, database: sqlite3.Connection, wanted: 
             for kind, encoding, text in database.execute(definitions):
                 if text:
                     bag.types.definitions.setdefault(kind, (text, encoding))
-    except sqlite3.DatabaseError as error:
+    except (sqlite3.Error, UnicodeDecodeError) as error:
         database.close()
         raise DataError(f"{file}: cannot be read as a bag: {error}") from error
     for number, name, kind, encoding in topics:
@@ -262,7 +263,7 @@ def _read_tables(bag: RawBag, file: Path, database: sqlite3.Connection, wanted: 
             for stamp, payload in database.execute("SELECT timestamp, data FROM messages WHERE topic_id = ? ORDER BY id", (number,)):
                 topic.receive_ns.append(stamp)
                 topic.payloads.append(payload)
-        except sqlite3.DatabaseError as error:
+        except sqlite3.Error as error:
             bag.notes.append(f"{file}: topic {name} is damaged ({error}); {len(topic.payloads) - before} messages before that are kept")
         topic.count += len(topic.payloads) - before
         topic.publish_ns += [0] * (len(topic.payloads) - before)
@@ -280,12 +281,14 @@ def _read_ros1(bag: RawBag, file: Path, wanted: Wanted) -> None:
             for kind, store in stores.items():
                 bag.types.adopt(kind, store)
             for connection, stamp, raw in reader.messages(connections=kept) if kept else ():
+                payload = bytes(stores[connection.msgtype].ros1_to_cdr(raw, connection.msgtype))
                 topic = bag.topics[connection.topic]
                 topic.receive_ns.append(stamp)
                 topic.publish_ns.append(0)
-                topic.payloads.append(bytes(stores[connection.msgtype].ros1_to_cdr(raw, connection.msgtype)))
-    except (Ros1Error, SerdeError, OSError) as error:
-        raise DataError(f"{file}: cannot be read as a ROS 1 bag: {' '.join(str(error).split())}") from error
+                topic.payloads.append(payload)
+    except (Ros1Error, SerdeError, OSError, ValueError, KeyError, IndexError, AssertionError, struct.error) as error:
+        raise DataError(f"{file}: cannot be read as a ROS 1 bag ({' '.join(str(error).split())[:200]}); if it was cut off, reindex it with "
+                        "ROS 1's `rosbag reindex`") from error
 
 
 def _ros1_store(kind: str, text: str, file: Path) -> Any:

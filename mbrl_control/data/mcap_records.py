@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
 
-import lz4.frame  # type: ignore[import-untyped]
+import lz4.frame
 import zstandard
 from mcap.exceptions import McapError
 from mcap.reader import make_reader

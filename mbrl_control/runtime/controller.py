@@ -98,7 +98,7 @@ class Controller:
     def __init__(self, spec: RobotSpec, link: Link, seed: int, lead_s: float = 0.02) -> None:
         self.spec, self.link = spec, link
         self._noise = excitation(spec, EXCITATION_TICKS, np.random.default_rng([seed, 0xE8C1]))
-        self._keep = max(4, int(math.ceil((HISTORY_S + float(spec.delays.max())) * spec.rate_hz)))
+        self._keep = max(4, math.ceil((HISTORY_S + float(spec.delays.max())) * spec.rate_hz))
         self._every = max(1, round(spec.rate_hz / spec.plan_hz))
         self._lead = lead_s
         self.reset()
