@@ -172,7 +172,7 @@ class Controller:
         plan = self.link.receive(now)
         if plan is not None:
             # A newer plan must not displace one that begins before it, or a slow planner's plans would never begin.
-            self._waiting = [p for p in self._waiting if p.start < plan.start][-MOST_WAITING:] + [plan]
+            self._waiting = [*[p for p in self._waiting if p.start < plan.start][-MOST_WAITING:], plan]
             self._lead = max(0.95 * self._lead, plan.latency_s)
         while self._waiting and (self._plan is None or now >= self._waiting[0].start - 1e-9):
             self._plan = self._waiting.pop(0)
