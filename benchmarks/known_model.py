@@ -18,13 +18,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from mbrl_sim.plant import MujocoPlant
 
 from mbrl_control import parts, robot
 from mbrl_control.costs import base as costs
 from mbrl_control.planning import base as planning
 from mbrl_control.planning.plan import Plan, PlanRequest
 from mbrl_control.robot import RobotSpec
+from mbrl_sim.plant import MujocoPlant
 
 ROBOTS = ("cartpole", "pendulum")
 HISTORY = 50

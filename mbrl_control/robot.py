@@ -53,6 +53,8 @@ class StateSignal(Signal):
     type: str = Field("sensor_msgs/msg/JointState", pattern=r"^\w+/msg/\w+$", description="message type")
     field: str = Field("position", description="path in the message, e.g. twist.twist.linear.x or data[2]")
     bounds: Range | None = Field(None, description="plausible values; others are rejected as sensor faults")
+    range: Range | None = Field(None, description="where the robot may be: plans that leave it cost planner.range_weight, "
+                                "and data from outside is not learned from")
     wraps: bool = Field(False, description="an angle that repeats every 2 pi")
     rate_of: str | None = Field(None, description="the signal whose time derivative this one is")
 
@@ -60,8 +62,9 @@ class StateSignal(Signal):
     def _check(self) -> StateSignal:
         if self.wraps and self.unit != "rad":
             raise ValueError(f"only a signal in rad can wrap, not one in {self.unit}")
-        if self.bounds and not self.bounds[0] < self.bounds[1]:
-            raise ValueError(f"bounds {list(self.bounds)} are empty: the first must be below the second")
+        for name, pair in (("bounds", self.bounds), ("range", self.range)):
+            if pair and not pair[0] < pair[1]:
+                raise ValueError(f"{name} {list(pair)} are empty: the first must be below the second")
         return self
 
 
@@ -134,6 +137,7 @@ class PlannerSpec(Strict):
     cvar_alpha: float = Field(0.3, gt=0, le=1, description="share of the worst members that cvar averages")
     disagreement: float = Field(0.0, ge=-10, le=100, description="weight of the members' disagreement; negative seeks it")
     smoothness: float = Field(0.0, ge=0, le=1000, description="weight of squared changes from action to action, in half ranges")
+    range_weight: float = Field(10.0, ge=0, le=1e6, description="cost per step of leaving a state's `range` by one half of its width")
     dtype: Literal["float32", "bfloat16"] = "float32"
     options: Options = Field(default_factory=dict)
 
@@ -148,7 +152,7 @@ class TrainerSpec(Strict):
     explore_smoothness_s: Positive = Field(0.3, description="time constant of the excitation")
     noise: float = Field(0.0, ge=0, le=1, description="exploration noise added to plans at first, share of the half range")
     noise_fade_s: Positive = Field(10.0, description="experience after which that noise is down to 1/e")
-    epochs: int = Field(20, ge=1, le=1000, description="passes over the data per refit, at most")
+    updates: int = Field(300, ge=1, le=100_000, description="gradient steps per refit, at most: with refit_every_s, the ratio of learning to data")
     budget_s: Positive = Field(3.0, description="time limit of a refit")
     window_s: Positive = Field(600.0, description="older data is forgotten")
     holdout: float = Field(0.1, ge=0.02, le=0.5, description="share of the data kept for the gate")
@@ -284,6 +288,16 @@ class RobotSpec(Strict):
     def state_high(self) -> np.ndarray:
         """[S] greatest plausible values; inf where unbounded."""
         return np.array([s.bounds[1] if s.bounds else math.inf for s in self.state])
+
+    @cached_property
+    def range_low(self) -> np.ndarray:
+        """[S] lower ends of where the robot may be; -inf where it may be anywhere."""
+        return np.array([s.range[0] if s.range else -math.inf for s in self.state])
+
+    @cached_property
+    def range_high(self) -> np.ndarray:
+        """[S] upper ends of where the robot may be; inf where it may be anywhere."""
+        return np.array([s.range[1] if s.range else math.inf for s in self.state])
 
     @cached_property
     def rate_pairs(self) -> tuple[tuple[int, int], ...]:

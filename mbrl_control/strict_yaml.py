@@ -78,6 +78,10 @@ class _Builder:
         return out
 
 
+def _line(event: Any) -> int:
+    return int(event.start_mark.line) + 1
+
+
 def parse(text: str, name: str) -> YamlSource:
     """Read YAML text.
 
@@ -97,7 +101,7 @@ def parse(text: str, name: str) -> YamlSource:
         for event in yaml.parse(text, Loader=yaml.SafeLoader):
             anchor = getattr(event, "anchor", None)
             if anchor:
-                raise SpecError([f"{name}:{event.start_mark.line + 1}: anchors and aliases (&{anchor}, *{anchor}) are not "
+                raise SpecError([f"{name}:{_line(event)}: anchors and aliases (&{anchor}, *{anchor}) are not "
                                  "allowed in a robot file; write the values out"])
         node = yaml.compose(text, Loader=yaml.SafeLoader)
     except yaml.MarkedYAMLError as error:

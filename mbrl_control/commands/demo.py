@@ -5,20 +5,18 @@ from __future__ import annotations
 import time
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-import torch
 import typer
-from rich.console import Console
-from rich.live import Live
 
 from mbrl_control import robot
-from mbrl_control.commands.show import summary
+from mbrl_control.commands.options import console
 from mbrl_control.errors import UserError
-from mbrl_control.stack import live, live_run, lockstep, picture, plants, report
-from mbrl_control.stack.run_log import RunLog
 
-console = Console()
+if TYPE_CHECKING:  # these import torch and matplotlib, which --help must not wait for
+    from mbrl_control.stack.live_run import LiveSettings
+    from mbrl_control.stack.lockstep import Settings
+    from mbrl_control.stack.run_log import RunLog
 
 
 def new_run_dir(name: str) -> Path:
@@ -38,6 +36,9 @@ def demo(
     json_path: Annotated[Path | None, typer.Option("--json", help="also write the report here")] = None,
 ) -> None:
     """Learn to control a robot from nothing, and show how it went; exit status 0 only if the task was solved."""
+    from mbrl_control.commands.show import summary  # noqa: PLC0415
+    from mbrl_control.stack import live_run, lockstep, report  # noqa: PLC0415
+
     run_dir = (out or new_run_dir(robot_name if robot_name in robot.shipped() else Path(robot_name).stem)).absolute()
     what = parse_change(change)
     command = f"mbrl demo --robot {robot_name} --duration {duration:g} --seed {seed}" + (" --lockstep" if in_lockstep else "")
@@ -84,8 +85,13 @@ def live_changes(what: tuple[str, float, float] | None) -> tuple[tuple[str, str]
     return (("change", name), ("change_factor", str(factor)), ("change_at_s", str(at)))
 
 
-def run_lockstep(robot_name: str, run_dir: Path, settings: lockstep.Settings, plant: str, command: str) -> dict[str, Any]:
+def run_lockstep(robot_name: str, run_dir: Path, settings: Settings, plant: str, command: str) -> dict[str, Any]:
     """Run on the virtual clock; report and picture also after Ctrl-C."""
+    import torch  # noqa: PLC0415
+    from rich.live import Live  # noqa: PLC0415
+
+    from mbrl_control.stack import live, lockstep, picture, plants, report  # noqa: PLC0415
+
     torch.set_num_threads(1)
     torch.set_flush_denormal(True)
     spec = robot.load(robot_name)
@@ -111,15 +117,19 @@ def run_lockstep(robot_name: str, run_dir: Path, settings: lockstep.Settings, pl
     return out
 
 
-def run_live(settings: live_run.LiveSettings, command: str) -> dict[str, Any]:
-    """Run as real processes."""
+def run_live(settings: LiveSettings, command: str, prepared: bool = False) -> dict[str, Any]:
+    """Run as real processes; `prepared` when the run's folder was made ready before."""
+    from rich.live import Live  # noqa: PLC0415
+
+    from mbrl_control.stack import live, live_run  # noqa: PLC0415
+
     spec = robot.load(settings.robot)
     with Live(console=console, refresh_per_second=4, transient=True) as screen:
 
         def watch(log: RunLog) -> None:
             screen.update(live.table(spec, log, settings.duration_s))
 
-        return live_run.run(settings, command, watch)
+        return live_run.run(settings, command, watch, prepared)
 
 
 def add(app: typer.Typer) -> None:

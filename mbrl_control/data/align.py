@@ -78,7 +78,7 @@ def choose_times(topics: list[Clocks]) -> tuple[list[np.ndarray], list[str]]:
         if ok:
             notes.append(f"{clocks.topic}: header stamps are {clocks.lag_s:.6g} s away from the time of receipt (another clock); "
                          "the time of receipt is used")
-        times.append(clocks.publish_ns if len(clocks.publish_ns) and clocks.publish_ns.all() and not common else clocks.receive_ns)
+        times.append(clocks.publish_ns if len(clocks.publish_ns) and clocks.publish_ns.all() else clocks.receive_ns)
     return times, notes
 
 
@@ -112,6 +112,11 @@ def _ordered(stream: Stream, origin_ns: int, notes: list[str]) -> _Ordered:
         notes.append(f"{stream.topic}: {len(ns) - int(last.sum())} messages bear the same time as the next and are left out")
     time = (ns[last] - origin_ns) / 1e9
     return _Ordered(stream, time, stream.values[order][last], float(np.median(np.diff(time))) if len(time) > 1 else 0.0)
+
+
+def gap_limit(spec: RobotSpec, period: float) -> float:
+    """The longest time between two samples that is no gap, s; `period` is the topic's own."""
+    return max(GAP_S, GAP_TICKS * spec.tick_s, GAP_PERIODS * period)
 
 
 def _pieces(time: np.ndarray, limit: float, hold: float) -> list[Interval]:
@@ -166,15 +171,14 @@ def align(states: list[Stream], commands: list[Stream], spec: RobotSpec, name: s
     sent = [_ordered(s, origin, said) for s in commands]
     end = max(float(o.time[-1]) for o in (*sensed, *sent))
     valid = [(0.0, end)]
-    floor = max(GAP_S, GAP_TICKS * spec.tick_s)
     for o in sensed:
-        valid = _intersect(valid, _pieces(o.time, max(floor, GAP_PERIODS * o.median), 0.0))
+        valid = _intersect(valid, _pieces(o.time, gap_limit(spec, o.median), 0.0))
     for o in sent:
         if len(o.time) < RHYTHM:
             said.append(f"{o.stream.topic}: {len(o.time)} command messages only; each is held until the next")
             valid = _intersect(valid, [(float(o.time[0]), end + spec.tick_s)])
         else:
-            valid = _intersect(valid, _pieces(o.time, max(floor, GAP_PERIODS * o.median), o.median))
+            valid = _intersect(valid, _pieces(o.time, gap_limit(spec, o.median), o.median))
     clocked = on_commands and len(sent) == 1 and abs(sent[0].median - spec.tick_s) < 0.2 * spec.tick_s
     wraps = spec.wraps
     out: list[Episode] = []

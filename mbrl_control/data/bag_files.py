@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import sqlite3
+import struct
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -204,16 +206,34 @@ def _read_mcap(bag: RawBag, file: Path, wanted: Wanted) -> None:
 
 
 def _read_sqlite(bag: RawBag, file: Path, wanted: Wanted) -> None:
-    side = [file.with_name(file.name + end) for end in ("-wal", "-journal")]
-    if any(s.exists() and s.stat().st_size for s in side):
-        # a recorder that was killed (or still runs) left its last messages beside the file; SQLite merges them, into a copy
+    side = [s for s in (file.with_name(file.name + end) for end in ("-wal", "-journal")) if s.exists() and s.stat().st_size]
+    page, claimed = (1, 0) if side else _claimed_pages(file)
+    size = file.stat().st_size
+    if size < page * claimed:
+        bag.notes.append(f"{file}: cut off, {page * claimed - size} bytes are missing at its end; the sound part is read")
+    if side or size < page * claimed:
+        # A recorder that was killed (or still runs) left its last messages beside the file: SQLite merges them. Of a file that is
+        # cut off it reads nothing until the size is right again; then it stops at the first page that is missing or, as the cut goes
+        # through it, made blank here. Both in a copy.
         with tempfile.TemporaryDirectory() as folder:
             for source in (file, *side):
-                if source.exists():
-                    shutil.copyfile(source, Path(folder) / source.name)
+                shutil.copyfile(source, Path(folder) / source.name)
+            if claimed:
+                os.truncate(Path(folder) / file.name, size // page * page)
+                os.truncate(Path(folder) / file.name, page * claimed)
             _read_tables(bag, file, sqlite3.connect(Path(folder) / file.name), wanted)
     else:
         _read_tables(bag, file, sqlite3.connect(f"{file.absolute().as_uri()}?immutable=1", uri=True), wanted)
+
+
+def _claimed_pages(file: Path) -> tuple[int, int]:
+    """(bytes of a page, number of pages) that the header of an SQLite file tells; (1, 0) for another file."""
+    with file.open("rb") as opened:
+        head = opened.read(100)
+    if len(head) < 100 or not head.startswith(b"SQLite format 3\0"):
+        return 1, 0
+    page = int.from_bytes(head[16:18], "big")
+    return 65536 if page == 1 else max(page, 1), int.from_bytes(head[28:32], "big")
 
 
 def _read_tables(bag: RawBag, file: Path, database: sqlite3.Connection, wanted: Wanted) -> None:
@@ -227,7 +247,7 @@ def _read_tables(bag: RawBag, file: Path, database: sqlite3.Connection, wanted: 
             for kind, encoding, text in database.execute(definitions):
                 if text:
                     bag.types.definitions.setdefault(kind, (text, encoding))
-    except sqlite3.DatabaseError as error:
+    except (sqlite3.Error, UnicodeDecodeError) as error:
         database.close()
         raise DataError(f"{file}: cannot be read as a bag: {error}") from error
     for number, name, kind, encoding in topics:
@@ -243,7 +263,7 @@ def _read_tables(bag: RawBag, file: Path, database: sqlite3.Connection, wanted: 
             for stamp, payload in database.execute("SELECT timestamp, data FROM messages WHERE topic_id = ? ORDER BY id", (number,)):
                 topic.receive_ns.append(stamp)
                 topic.payloads.append(payload)
-        except sqlite3.DatabaseError as error:
+        except sqlite3.Error as error:
             bag.notes.append(f"{file}: topic {name} is damaged ({error}); {len(topic.payloads) - before} messages before that are kept")
         topic.count += len(topic.payloads) - before
         topic.publish_ns += [0] * (len(topic.payloads) - before)
@@ -261,12 +281,14 @@ def _read_ros1(bag: RawBag, file: Path, wanted: Wanted) -> None:
             for kind, store in stores.items():
                 bag.types.adopt(kind, store)
             for connection, stamp, raw in reader.messages(connections=kept) if kept else ():
+                payload = bytes(stores[connection.msgtype].ros1_to_cdr(raw, connection.msgtype))
                 topic = bag.topics[connection.topic]
                 topic.receive_ns.append(stamp)
                 topic.publish_ns.append(0)
-                topic.payloads.append(bytes(stores[connection.msgtype].ros1_to_cdr(raw, connection.msgtype)))
-    except (Ros1Error, SerdeError, OSError) as error:
-        raise DataError(f"{file}: cannot be read as a ROS 1 bag: {' '.join(str(error).split())}") from error
+                topic.payloads.append(payload)
+    except (Ros1Error, SerdeError, OSError, ValueError, KeyError, IndexError, AssertionError, struct.error) as error:
+        raise DataError(f"{file}: cannot be read as a ROS 1 bag ({' '.join(str(error).split())[:200]}); if it was cut off, reindex it with "
+                        "ROS 1's `rosbag reindex`") from error
 
 
 def _ros1_store(kind: str, text: str, file: Path) -> Any:

@@ -8,20 +8,21 @@ from pathlib import Path
 
 import numpy as np
 
+from mbrl_control.data.align import gap_limit
 from mbrl_control.data.episodes import Episode
 from mbrl_control.errors import DataError
 from mbrl_control.robot import RobotSpec
 
 
-def episode_from_csv(path: str | Path, spec: RobotSpec) -> Episode:
-    """Read a CSV log: a header line, then a row per sample.
+def episodes_from_csv(path: str | Path, spec: RobotSpec) -> list[Episode]:
+    """Read a CSV log: a header line, then a row per sample. Rows out of a signal's bounds are left out, and told in `notes`.
 
     Args:
         path: the file.
         spec: gives the time column, the delimiter, and the column of each signal (by default the signal's name).
 
     Returns:
-        One episode with the times of the file; angles in rad, all in SI units, as the file has them.
+        Episodes with the times of the file, split at gaps; angles in rad, all in SI units, as the file has them.
 
     Raises:
         DataError: a column is missing (the nearest is named), a cell is no finite number, or time does not increase (with line).
@@ -44,8 +45,27 @@ def episode_from_csv(path: str | Path, spec: RobotSpec) -> Episode:
         row = int(np.flatnonzero(~(steps > 0))[0])
         raise DataError(f"{path}:{_line(path, row + 1)}: time {data[row + 1, 0]:.9g} is not after {data[row, 0]:.9g} in the row before; "
                         "sort the rows and remove doubles")
-    count = spec.state_dim
-    return Episode(data[:, 0].copy(), data[:, 1:1 + count].copy(), data[:, 1 + count:].copy(), name=path.name)
+    return _episodes(path, data, spec, float(np.median(steps)))
+
+
+def _episodes(path: Path, data: np.ndarray, spec: RobotSpec, period: float) -> list[Episode]:
+    count, notes = spec.state_dim, []
+    good = ((data[:, 1:1 + count] >= spec.state_low) & (data[:, 1:1 + count] <= spec.state_high)).all(axis=1)
+    if not good.all():
+        bad = int(np.argmin(good))
+        at = int(np.argmin((data[bad, 1:1 + count] >= spec.state_low) & (data[bad, 1:1 + count] <= spec.state_high)))
+        notes.append(f"{path}: {int((~good).sum())} of {len(data)} rows left out: a signal is outside its bounds, first "
+                     f"'{spec.state_names[at]}' = {data[bad, 1 + at]:g} in line {_line(path, bad)}")
+        data = data[good]
+    cuts = np.flatnonzero(np.diff(data[:, 0]) > gap_limit(spec, period)) + 1
+    pieces = [p for p in np.split(data, cuts) if len(p) > 1]
+    if not pieces:
+        raise DataError(f"{path}: no two rows without a gap between them" + (f" ({notes[0]})" if notes else ""))
+    if len(cuts):
+        notes.append(f"{path}: {len(cuts)} gaps; {len(pieces)} episodes")
+    names = [path.name] if len(pieces) == 1 else [f"{path.name}#{i}" for i in range(len(pieces))]
+    return [Episode(p[:, 0].copy(), p[:, 1:1 + count].copy(), p[:, 1 + count:].copy(), name=n, notes=tuple(notes))
+            for n, p in zip(names, pieces, strict=True)]
 
 
 def _find(path: Path, name: str, header: list[str]) -> int:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from mbrl_control.data.bag_episodes import episodes_from_bag
 from mbrl_control.data.bag_files import STORAGE
-from mbrl_control.data.csv_log import episode_from_csv
+from mbrl_control.data.csv_log import episodes_from_csv
 from mbrl_control.data.episodes import Episode
 from mbrl_control.errors import DataError
 from mbrl_control.robot import RobotSpec
@@ -38,17 +38,27 @@ def _load(path: Path, spec: RobotSpec, remap: Mapping[str, str] | None) -> list[
     if path.is_dir():
         if (path / "metadata.yaml").exists() or _is_split_bag(path):
             return episodes_from_bag(path, spec, remap)
-        inside = sorted(p for p in path.iterdir() if p.is_dir() or _kind(p))
-        found = [e for p in inside for e in _load(p, spec, remap)]
-        if not found:
+        inside = _logs(path)
+        if not inside:
             raise DataError(f"{path}: no CSV file and no bag in this folder")
-        return found
+        return [e for p in inside for e in _load(p, spec, remap)]
     if _kind(path) == "csv":
-        return [episode_from_csv(path, spec)]
+        return episodes_from_csv(path, spec)
     if _kind(path):
         return episodes_from_bag(path, spec, remap)
     raise DataError(f"{path}: '{path.suffix or path.name}' is no kind of log; CSV (.csv), rosbag2 (a folder, .db3, .mcap) and "
                     "ROS 1 bags (.bag) are")
+
+
+def _logs(folder: Path) -> list[Path]:
+    """CSV files and bags in a folder and the folders inside it."""
+    out: list[Path] = []
+    for path in sorted(folder.iterdir()):
+        if path.is_dir() and not ((path / "metadata.yaml").exists() or _is_split_bag(path)):
+            out += _logs(path)
+        elif path.is_dir() or _kind(path):
+            out.append(path)
+    return out
 
 
 def _kind(path: Path) -> str:

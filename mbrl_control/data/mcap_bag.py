@@ -64,8 +64,13 @@ class McapBag:
         """Write a message into the chunk at hand.
 
         Raises:
-            DataError: the type has no definition, or differs from that of the topic's earlier messages.
+            DataError: the type has no definition or differs from that of the topic's earlier messages, or the message cannot be
+                written at all. Nothing of it is then in the file.
         """
+        if not isinstance(payload, bytes):
+            raise DataError(f"{self.folder}: a message of {topic} is {type(payload).__name__}, not CDR bytes")
+        if not (0 <= receive_ns < 1 << 63 and 0 <= publish_ns < 1 << 63):
+            raise DataError(f"{self.folder}: a message of {topic} has the times {receive_ns} and {publish_ns} ns; 0 to 2^63 are possible")
         known = self._topics.get(topic) or self._add(topic, kind)
         if known.type != kind:
             raise DataError(f"{self.folder}: topic {topic} carries {known.type}, not {kind}")

@@ -64,6 +64,7 @@ class McapScanner:
         channels: by id, as met so far.
         messages: kept messages in file order; the caller may empty this list.
         counts: messages met, by channel id.
+        begun: it is an MCAP file.
         finished: the footer was met: the file was closed properly.
         fault: why reading stopped before the end; empty while all is well. What was collected before it is sound.
         missing: bytes still wanting of the record at hand.
@@ -73,12 +74,12 @@ class McapScanner:
     channels: dict[int, Channel] = field(default_factory=dict)
     messages: list[RawMessage] = field(default_factory=list)
     counts: Counter[int] = field(default_factory=Counter)
+    begun: bool = False
     finished: bool = False
     fault: str = ""
     missing: int = 0
     _schemas: dict[int, tuple[str, str, str]] = field(default_factory=dict)
     _kept: dict[int, bool] = field(default_factory=dict)
-    _begun: bool = False
 
     def feed(self, data: bytes) -> int:
         """Read whole records from the start of `data`.
@@ -90,13 +91,13 @@ class McapScanner:
             How many bytes were consumed; give the rest again, with more behind it.
         """
         start = 0
-        if not self._begun:
+        if not self.begun:
             if len(data) < len(MAGIC):
                 return 0
             if not data.startswith(MAGIC):
                 self.fault = "it does not begin as an MCAP file"
                 return 0
-            self._begun, start = True, len(MAGIC)
+            self.begun, start = True, len(MAGIC)
         try:
             return self._records(data, start, inside=False)
         except _Damaged as error:
@@ -125,7 +126,15 @@ class McapScanner:
                 self.counts[channel] += 1
                 if keep:
                     messages.append((channel, log_time, publish_time, data[at + 31:stop]))
-            elif kind in (SCHEMA, CHANNEL, CHUNK, FOOTER):
+            elif kind == FOOTER and not inside:
+                stop += len(MAGIC)
+                if stop > end:
+                    self.missing = stop - end
+                    break
+                if data[stop - len(MAGIC):stop] != MAGIC:
+                    raise _Damaged("it does not end as an MCAP file")
+                self.finished = True
+            elif kind in (SCHEMA, CHANNEL, CHUNK):
                 self._other(kind, data[at + 9:stop], inside)
             at = stop
         if inside and at != end:
@@ -142,8 +151,6 @@ class McapScanner:
                 self._channel(body)
             elif kind == CHUNK and not inside:
                 self._records(_chunk_data(body), 0, inside=True)
-            elif kind == FOOTER and not inside:
-                self.finished = True
         except (struct.error, UnicodeDecodeError, IndexError) as error:
             raise _Damaged(f"a record of kind {kind} is malformed: {error}") from error
 
@@ -177,9 +184,11 @@ def _chunk_data(body: bytes) -> bytes:
         raise _Damaged(f"a chunk claims {size} bytes")
     try:
         if compression == "zstd":
+            if zstandard.frame_content_size(packed) > size:  # a small file must not be able to ask for all memory
+                raise _Damaged("a chunk is larger than it says")
             raw = zstandard.ZstdDecompressor().decompress(packed, max_output_size=size)
         elif compression == "lz4":
-            raw = lz4.frame.decompress(packed)
+            raw = lz4.frame.LZ4FrameDecompressor().decompress(packed, max_length=size)
         elif compression == "":
             raw = packed
         else:
@@ -229,7 +238,7 @@ def read_mcap(path: Path, wanted: Callable[[str], bool] = lambda topic: True) ->
             consumed, rest = _drain(scanner, file)
             if not rest and not consumed:
                 raise DataError(f"{path}: the file is empty; nothing was recorded")
-            if not scanner._begun:
+            if not scanner.begun:
                 raise DataError(f"{path}: {scanner.fault or 'it is too short for an MCAP file'}")
             reason = scanner.fault or ("" if scanner.finished else "the file ends before it was closed (the recorder was killed)")
             lost = 0

@@ -74,7 +74,7 @@ class TypeBook:
                         return standard
                     # a definition of the bag's own, or one that differs from today's: the bag knows best how it was written
                     own = get_typestore(Stores.EMPTY)
-                    own.register({**{n: d for n, d in standard.fielddefs.items() if n not in types}, **types})
+                    own.register(_closed(kind, types, standard.fielddefs))
                     return own
             except (TypesysError, ValueError, KeyError, AssertionError) as error:
                 if kind not in standard.fielddefs:
@@ -91,6 +91,21 @@ def _line(error: Exception) -> str:
 
 def _layout(definition: Any) -> list[tuple[str, Any]]:
     return [(name.lower(), kind) for name, kind in definition[1]]
+
+
+def _closed(kind: str, types: dict[str, Any], others: dict[str, Any]) -> dict[str, Any]:
+    """The definitions that `kind` is made of: those in `types`, and what they leave out from `others`."""
+    out: dict[str, Any] = {}
+    waiting = [kind]
+    while waiting:
+        name = waiting.pop()
+        if name not in out:
+            out[name] = types[name] if name in types else others[name]
+            for _, (node, detail) in out[name][1]:
+                inner, what = detail[0] if node in (Nodetype.ARRAY, Nodetype.SEQUENCE) else (node, detail)
+                if inner == Nodetype.NAME:
+                    waiting.append(what)
+    return out
 
 
 def _parse(kind: str, text: str, encoding: str) -> dict[str, Any]:

@@ -153,8 +153,9 @@ class Recorder:
             thread.join()
         try:
             self._bag.close()
-        except OSError as error:
-            self._report("write_failed", f"{self.path}: could not be closed: {error.strerror}; recover it to make it readable again")
+        except Exception as error:  # closing must not bring down a program that has a robot to stop
+            why = getattr(error, "strerror", None) or error
+            self._report("write_failed", f"{self.path}: could not be closed: {why}; recover it to make it readable again")
 
     def __enter__(self) -> Recorder:
         return self
@@ -194,8 +195,8 @@ class Recorder:
                 if now - checked >= self.options.check_s:
                     checked = now
                     self._check_disk()
-            except OSError as error:
-                self._halt("write_failed", f"{self.path}: recording stopped: {error.strerror}")
+            except Exception as error:  # whatever happens here must be told, not end this thread in silence
+                self._halt("write_failed", f"{self.path}: recording stopped: {getattr(error, 'strerror', None) or error}")
             if self._overflow:
                 self._overflow = False
                 if not any(e.code == "queue_full" for e in self.events):

@@ -12,7 +12,7 @@ from mbrl_control.data.align import Clocks, Stream, align, choose_times
 from mbrl_control.data.bag_episodes import MODEL_VERSION
 from mbrl_control.data.episodes import Episode
 from mbrl_control.data.mcap_records import McapScanner
-from mbrl_control.data.message_types import decode
+from mbrl_control.data.message_types import TypeBook, decode
 from mbrl_control.errors import DataError
 from mbrl_control.messages import DECISION_TOPIC, parts, stamp_ns, stamped_command_signals
 from mbrl_control.robot import RobotSpec
@@ -41,8 +41,17 @@ class McapTail:
     def __init__(self, path: str | Path, topics: list[str] | None = None) -> None:
         self.path = Path(path)
         self.offset = 0
+        self._types = TypeBook()
         ends = None if topics is None else tuple("/" + t.lstrip("/") for t in topics)
         self._scanner = McapScanner(lambda name: ends is None or ("/" + name.lstrip("/")).endswith(ends))
+
+    @property
+    def types(self) -> TypeBook:
+        """The message types met so far, with the file's own definitions."""
+        for channel in self._scanner.channels.values():
+            if channel.schema:
+                self._types.definitions.setdefault(channel.type, (channel.schema, channel.schema_encoding))
+        return self._types
 
     @property
     def finished(self) -> bool:
@@ -53,8 +62,10 @@ class McapTail:
         """The messages that came since the last call, in file order; empty when nothing did.
 
         Raises:
-            DataError: what is written there is not sound.
+            DataError: the file is damaged; everything sound before that was returned by earlier calls.
         """
+        if self._scanner.fault:
+            raise DataError(f"{self.path}: damaged after byte {self.offset}: {self._scanner.fault}; stop and recover it")
         if self._scanner.finished:
             return []
         path = self.path
@@ -67,10 +78,8 @@ class McapTail:
                     want = max(_AT_ONCE, self._scanner.missing)
                     data = file.read(want)
                     used = self._scanner.feed(data)
-                    if self._scanner.fault:
-                        if self._scanner.messages:  # hand over what is sound; the next call finds the fault again
-                            break
-                        raise DataError(f"{path}: damaged after byte {self.offset}: {self._scanner.fault}; stop and recover it")
+                    if self._scanner.fault:  # what is sound is handed over; the next call tells the fault
+                        break
                     self.offset += used
                     if len(data) < want or self._scanner.finished:
                         break
@@ -147,12 +156,13 @@ class EpisodeTail:
         Raises:
             DataError: the file is damaged, or a topic has another type than the spec says.
         """
-        taken = 0
-        for message in self.tail.read():
+        taken, fresh = 0, self.tail.read()
+        types = self.tail.types
+        for message in fresh:
             topic = self._topic(message)
             if topic is None:
                 continue
-            decoded = decode(message.type, message.payload)
+            decoded = decode(message.type, message.payload, types.store(message.type))
             clocks = (stamp_ns(decoded) or 0, message.publish_ns, message.log_time_ns)
             self._last_ns = max(self._last_ns, message.log_time_ns)
             if topic == DECISION_TOPIC:

@@ -10,8 +10,9 @@ import torch
 
 from mbrl_control.data.sequences import Sequences
 from mbrl_control.errors import DataError, SnapshotError
-from mbrl_control.models.base import Gaussian, Snapshot, Step, check_spec
+from mbrl_control.models.base import Gaussian, Step, check_spec
 from mbrl_control.robot import RobotSpec
+from mbrl_control.store.snapshot import Snapshot
 
 KIND = "linear"
 

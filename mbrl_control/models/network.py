@@ -46,3 +46,12 @@ def bounded_log_variance(raw: torch.Tensor) -> torch.Tensor:
 def gaussian_nll(error: torch.Tensor, log_variance: torch.Tensor) -> torch.Tensor:
     """Negative log-likelihood of each element, without the constant log(2 pi) / 2."""
     return 0.5 * (error.square() * (-log_variance).exp() + log_variance)
+
+
+def clip_per_member(parameters: list[torch.Tensor], limit: float) -> None:
+    """Scale every member's gradient to at most `limit` in norm, in place; one member's burst must not slow the others."""
+    squares = torch.stack([p.grad.square().sum((1, 2)) for p in parameters if p.grad is not None]).sum(0)
+    factor = (limit / (squares.sqrt() + 1e-9)).clamp(max=1.0)[:, None, None]
+    for parameter in parameters:
+        if parameter.grad is not None:
+            parameter.grad.mul_(factor)

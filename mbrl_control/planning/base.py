@@ -114,6 +114,7 @@ class SamplingPlanner(ABC):
         self.horizon, self.iterations, self.candidates = p.horizon, p.iterations, p.candidates
         self.init_std, self.min_std, self.momentum, self.execute = init_std, min_std, momentum, execute
         self.space, self.delays = ActionSpace(spec), Delays(spec)
+        self.ranged = risk.Ranges.of(spec)
         matrix = spline_matrix(p.horizon, p.knots, p.spline)
         self.matrix = torch.as_tensor(matrix, dtype=torch.float32)
         self.inverse = torch.as_tensor(np.linalg.pinv(matrix), dtype=torch.float32)
@@ -241,6 +242,8 @@ class SamplingPlanner(ABC):
         actions = self.delays.played(self.space.physical(sent), problem.pending)
         states = rollout(self.model, problem.start, actions, p.propagation, self.rng)
         returns = self.cost.stage(states[:, :, 1:], actions[None]).sum(-1) + self.cost.terminal(states[:, :, -1])
+        if self.ranged is not None:
+            returns = returns + p.range_weight * self.ranged(states[:, :, 1:])
         cost = risk.aggregate(returns, p)
         if p.disagreement and len(states) > 1:
             cost = cost + p.disagreement * risk.disagreement(states[:, :, 1:], self.model.scale())

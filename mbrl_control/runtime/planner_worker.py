@@ -8,6 +8,7 @@ import select
 import signal
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +22,7 @@ from mbrl_control.planning import base as planning
 from mbrl_control.planning.plan import Plan, PlanRequest
 from mbrl_control.priority import freeze_garbage, pin
 from mbrl_control.robot import RobotSpec
-from mbrl_control.runtime.layout import Layout
+from mbrl_control.runtime.layout import CARRY_ROWS, Layout
 from mbrl_control.runtime.mailbox import Mailbox
 from mbrl_control.store import ModelStore
 
@@ -39,6 +40,7 @@ class PlannerCore:
         self.spec, self.store = spec, store
         options = parts.options("models", spec.model.kind, dict(spec.model.options))
         self.model: LearnedModel = parts.find("models", spec.model.kind).build(spec, options)
+        self.dtype = torch.bfloat16 if spec.planner.dtype == "bfloat16" else torch.float32
         self.planner = planning.build(spec, self.model, costs.build(spec), seed)
         self.previous: Plan | None = None
 
@@ -48,11 +50,20 @@ class PlannerCore:
         if newest <= self.model.version:
             return False
         try:
-            self.model.load(self.store.read(newest, self.spec.hash))
+            self.load(newest)
         except SnapshotError as error:
             self.store.refuse(newest, str(error))
             return False
         return True
+
+    def load(self, version: int) -> None:
+        """Use a version from the store, in the precision that the robot's YAML asks for.
+
+        Raises:
+            SnapshotError: it is not there, damaged, or of another robot.
+        """
+        self.model.load(self.store.read(version, self.spec.hash))
+        self.model.prepare(self.dtype)
 
     def warm_up(self, rounds: int = 3) -> float:
         """Plan for an arbitrary state, without effect on later plans, and give the longest time taken, s."""
@@ -63,8 +74,9 @@ class PlannerCore:
         """A plan and the number of the plan that it started from."""
         before = self.previous.seq if self.previous is not None else -1
         plan = self.planner.plan(request, self.previous, budget_s)
-        self.previous = plan
-        return plan, before
+        # What is not logged must not count, or a logged plan could not be made again.
+        self.previous = replace(plan, carry=plan.carry[:CARRY_ROWS])
+        return self.previous, before
 
 
 def _arguments() -> argparse.Namespace:

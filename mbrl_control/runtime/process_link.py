@@ -62,14 +62,12 @@ class ProcessLink:
         """Start the worker; it plans once the store holds a model."""
         read_end, self._wake = os.pipe()
         os.set_blocking(self._wake, False)
-        output = open(self._log, "ab") if self._log else subprocess.DEVNULL
         try:
-            self._process = subprocess.Popen([*self._command, "--wake", str(read_end)], pass_fds=(read_end,), stdin=subprocess.DEVNULL,
-                                             stdout=output, stderr=subprocess.STDOUT, env=child_environment(), start_new_session=True)
+            with open(self._log or os.devnull, "ab") as output:
+                self._process = subprocess.Popen([*self._command, "--wake", str(read_end)], pass_fds=(read_end,), stdin=subprocess.DEVNULL,
+                                                 stdout=output, stderr=subprocess.STDOUT, env=child_environment(), start_new_session=True)
         finally:
             os.close(read_end)
-            if self._log:
-                output.close()  # type: ignore[union-attr]
 
     @property
     def pid(self) -> int:

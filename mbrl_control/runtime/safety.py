@@ -39,5 +39,5 @@ def safe_action(spec: RobotSpec, state: np.ndarray | None, last: np.ndarray) -> 
         rates = [i for _, i in spec.rate_pairs][: spec.action_dim]
         out = spec.action_zero.copy()
         out[: len(rates)] -= spec.brake_gain * state[rates]
-        return np.clip(out, spec.action_low, spec.action_high)
+        return np.asarray(np.clip(out, spec.action_low, spec.action_high))
     return spec.action_zero.copy()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import time
 from collections.abc import Callable
@@ -35,7 +36,6 @@ class LiveSettings:
         train: start the trainer.
         store: model store to start from; by default the run's own, empty one.
         sim_parameters: further parameters of the simulated robot.
-        namespace: of all nodes.
     """
 
     robot: str
@@ -72,16 +72,24 @@ def prepare(settings: LiveSettings) -> RobotSpec:
     settings.run_dir.mkdir(parents=True, exist_ok=True)
     known = robot.shipped().get(settings.robot)
     shutil.copyfile(known or settings.robot, settings.run_dir / "robot.yaml")
+    facts = {"schema": 1, "robot": settings.robot, "seed": settings.seed, "store": str(settings.store or settings.run_dir / "store")}
+    (settings.run_dir / "run.json").write_text(json.dumps(facts) + "\n", "utf-8")
     return spec
 
 
-def run(settings: LiveSettings, command: str, watch: Watch | None = None) -> dict[str, Any]:
+def run(settings: LiveSettings, command: str, watch: Watch | None = None, prepared: bool = False) -> dict[str, Any]:
     """Run to the end or to Ctrl-C, then write `report.json` and `picture.png`; both also after an interruption.
+
+    Args:
+        settings: see there.
+        command: how the report names the run.
+        watch: called four times a second.
+        prepared: `prepare` was called before.
 
     Raises:
         UserError: something is missing, or a process ended by itself.
     """
-    spec = prepare(settings)
+    spec = robot.load(settings.robot) if prepared else prepare(settings)
     begin = time.monotonic()
     processes = Processes(nodes(settings), settings.run_dir)
     reader = RunReader(spec, settings.run_dir)

@@ -57,7 +57,7 @@ class RunReader:
         name = message.topic.lstrip("/")
         body = decode(message.type, message.payload)
         if name.endswith("mbrl/command"):
-            self._take_command(stamp_ns(body) or message.log_time_ns, np.asarray(body.position))
+            self._take_command(stamp_ns(body) or message.log_time_ns, np.array(body.position, dtype=np.float64))
         elif name.endswith("mbrl/decision"):
             numbers = dict(zip(body.name, body.position, strict=True))
             version = int(numbers[Decision.NAMES[3]])

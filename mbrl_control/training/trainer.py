@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import dataclass, field
 from typing import Any
@@ -74,6 +75,7 @@ class Trainer:
         self.rng = np.random.default_rng([seed, 0x7EA1])
         self.episodes: list[Episode] = []
         self.history: list[Refit] = []
+        self._batch = int(getattr(options, "batch", 256))
         self._fitted_at = 0.0
 
     @property
@@ -99,7 +101,7 @@ class Trainer:
         held_share, train, held = self.spec.trainer.holdout, [], []
         every = max(2, round(1 / held_share))
         for episode in self.episodes:
-            data = sequences(episode, self.spec, steps)
+            data = self._inside(sequences(episode, self.spec, steps))
             block = np.floor(data.start / HELD_BLOCK_S).astype(np.int64)
             last = np.floor((data.start + steps * self.spec.model_dt) / HELD_BLOCK_S).astype(np.int64)
             mine, touches = block % every == every // 2, last % every == every // 2
@@ -107,13 +109,21 @@ class Trainer:
             held.append(Sequences(data.state[mine], data.action[mine], data.start[mine]))
         return Sequences.join(train), Sequences.join(held)
 
+    def _inside(self, data: Sequences) -> Sequences:
+        """Stretches that stay within the states' ranges: what happens outside (a cart at its stop) follows other laws."""
+        inside = ((data.state >= self.spec.range_low) & (data.state <= self.spec.range_high)).all((1, 2))
+        return Sequences(data.state[inside], data.action[inside], data.start[inside])
+
     def refit(self) -> Refit:
         """Fit on all data, compare with the model in use, publish if not worse. Returns what it came to."""
         begin, trainer = time.perf_counter(), self.spec.trainer
         self._fitted_at = self.experience_s
-        train, validation = self._split(1)
+        train, validation = self._split(self.model.stretch)
         held = self._split(GATE_STEPS)[1]
-        figures = self.model.fit(train, self.rng, epochs=trainer.epochs, budget_s=trainer.budget_s,
+        rows = len(train) * (2 if self.spec.model.mirror else 1)
+        # So many passes that the wanted number of gradient steps is made, however little data there is.
+        epochs = math.ceil(trainer.updates / max(1, rows // self._batch))
+        figures = self.model.fit(train, self.rng, epochs=epochs, budget_s=trainer.budget_s,
                                  holdout=validation if len(validation) else trainer.holdout)
         wraps = self.spec.wraps
         score = k_step_error(self.model, held, wraps) if len(held) else float("nan")

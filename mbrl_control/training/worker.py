@@ -14,12 +14,13 @@ import torch
 
 from mbrl_control.data.tail import EpisodeTail
 from mbrl_control.errors import DataError
-from mbrl_control.robot import RobotSpec
 from mbrl_control.priority import background
+from mbrl_control.robot import RobotSpec
 from mbrl_control.store import ModelStore
 from mbrl_control.training.trainer import Refit, Trainer
 
 POLL_S = 0.1
+ALIGN_SHARE = 0.25
 
 
 def append_line(path: Path, refit: Refit, wall_s: float) -> None:
@@ -50,9 +51,12 @@ def run(spec: RobotSpec, run_dir: Path, store_dir: Path, seed: int = 0) -> None:
     background()
     tail = EpisodeTail(run_dir / "bag", spec)
     trainer = Trainer(spec, ModelStore(store_dir), seed)
+    aligned = 0.0
     while not stop:
-        if tail.poll():
+        # Aligning all the data takes longer than reading what is new, so it is done a few times per refit, not at every look.
+        if tail.poll() and time.monotonic() - aligned > ALIGN_SHARE * spec.trainer.refit_every_s:
             trainer.set_data(tail.episodes())
+            aligned = time.monotonic()
         if not trainer.due():
             time.sleep(POLL_S)
             continue

@@ -102,7 +102,8 @@ class Running:
     def __init__(self, module: str, domain: int, log: Path, arguments: list[str]) -> None:
         from mbrl_control.runtime.process_link import child_environment
 
-        environment = child_environment() | {"ROS_DOMAIN_ID": str(domain), "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST", "OMP_NUM_THREADS": "1"}
+        own = {"ROS_DOMAIN_ID": str(domain), "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST", "OMP_NUM_THREADS": "1"}
+        environment = child_environment() | own
         self.log = log
         with log.open("w") as out:
             command = [sys.executable, "-m", f"mbrl_control_ros.{module}", "--ros-args", *arguments]

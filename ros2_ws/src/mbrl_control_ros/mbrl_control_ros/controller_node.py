@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import json
+import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -13,15 +14,6 @@ import numpy as np
 import rclpy
 from builtin_interfaces.msg import Time
 from diagnostic_msgs.msg import DiagnosticArray
-from mbrl_control import robot
-from mbrl_control.errors import UserError
-from mbrl_control.messages import DECISION_TOPIC, STAMPED_COMMAND_TOPIC, CommandWriter, StateReader
-from mbrl_control.robot import RobotSpec
-from mbrl_control.priority import cores_for, freeze_garbage, pin, real_time
-from mbrl_control.runtime.cadence import Cadence
-from mbrl_control.runtime.controller import Controller, Decision
-from mbrl_control.runtime.process_link import ProcessLink
-from mbrl_control.runtime.wind_down import wind_down
 from rclpy.duration import Duration
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
@@ -29,6 +21,15 @@ from rclpy.publisher import Publisher
 from sensor_msgs.msg import JointState
 from std_msgs.msg import Float64MultiArray
 
+from mbrl_control import robot
+from mbrl_control.errors import UserError
+from mbrl_control.messages import DECISION_TOPIC, STAMPED_COMMAND_TOPIC, CommandWriter, StateReader
+from mbrl_control.priority import cores_for, freeze_garbage, pin, real_time
+from mbrl_control.robot import RobotSpec
+from mbrl_control.runtime.cadence import Cadence
+from mbrl_control.runtime.controller import Controller, Decision
+from mbrl_control.runtime.process_link import ProcessLink
+from mbrl_control.runtime.wind_down import wind_down
 from mbrl_control_ros import parameters, qos
 from mbrl_control_ros.diagnostics import Figures
 from mbrl_control_ros.interfaces import PLAN_TOPIC, message_class
@@ -56,10 +57,13 @@ class Loop:
         states = {topic: message_class(kind) for topic, kind in self._reader.topics().items()}
         self._received: dict[str, float] = {}
         self._sent_plan: Any = None
+        self._run_dir = run_dir
         self.figures = Figures(self.spec, node.get_name())
-        (run_dir / "logs").mkdir(parents=True, exist_ok=True)
-        self.link = ProcessLink(source, self.spec, store, node.seed, run_dir / "logs" / "planner.log", iterations_fixed=not node.anytime)
+        logs = run_dir / "logs"
+        logs.mkdir(parents=True, exist_ok=True)
+        self.link = ProcessLink(source, self.spec, store, node.seed, logs / "planner.log", iterations_fixed=not node.anytime)
         self.core = Controller(self.spec, self.link, node.seed)
+        self.cadence = Cadence(self.spec.tick_s)
         self._subscriptions = [node.create_subscription(kind, topic, self._on_state(topic), qos.NEWEST) for topic, kind in states.items()]
         self._commands = {t: node.create_publisher(message_class(k), t, qos.COMMAND) for t, k in self._writer.topics().items()}
         self._stamped = node.create_publisher(JointState, STAMPED_COMMAND_TOPIC, qos.STREAM)
@@ -69,9 +73,18 @@ class Loop:
         self.link.start()
 
     def begin(self) -> None:
-        """Forget what is from before: a plan made then, states and commands."""
+        """Forget what is from before: a plan made then, states and commands; deadlines count from now."""
         self.link.receive(time.monotonic())
         self.core.new_episode()
+        self.cadence = Cadence(self.spec.tick_s)
+
+    def save_figures(self) -> None:
+        """Leave the figures since activation in `controller.json` of the run's folder."""
+        late, cadence = self.cadence.lateness_us(), self.cadence
+        figures = {"rate_hz": self.spec.rate_hz, "ticks": cadence.ticks, "missed": cadence.missed, "lateness_us": late}
+        partial = self._run_dir / "controller.json.partial"
+        partial.write_text(json.dumps({"cadence": figures, "planner_restarts": self.link.restarts}) + "\n", "utf-8")
+        partial.replace(self._run_dir / "controller.json")
 
     def close(self) -> None:
         """End the planner's process and give up the topics."""
@@ -81,7 +94,7 @@ class Loop:
         for publisher in self._all_publishers():
             self.node.destroy_publisher(publisher)
 
-    def _all_publishers(self) -> list[Publisher]:
+    def _all_publishers(self) -> list[Publisher[Any]]:
         return [*self._commands.values(), self._stamped, self._decisions, self._plans]
 
     def _on_state(self, topic: str) -> Callable[[Any], None]:
@@ -100,17 +113,23 @@ class Loop:
 
         return callback
 
-    def tick(self, deadline: float, lateness_s: float, missed: int) -> None:
-        """Decide and send the command of the period that begins at `deadline`, then tell about it."""
-        decision = self.core.tick(deadline)
+    def tick(self, idle: Callable[[float], None]) -> None:
+        """Serve callbacks until the next deadline, then decide and send the command of the period that begins, and tell about it."""
+        missed_before = self.cadence.missed
+        lateness_s = -self.cadence.wait(idle) + time.monotonic()
+        if not self.node.active:
+            return
+        # The newest deadline gone by, so that time stays on the grid that plans are made for.
+        now = self.cadence.next - self.cadence.period
+        decision = self.core.tick(now)
         stamp = self.send(decision.command)
-        message = JointState(name=DECISION_NAMES, position=[*decision.numbers(), deadline, 1e6 * lateness_s])
+        message = JointState(name=DECISION_NAMES, position=[*decision.numbers(), now, 1e6 * lateness_s])
         message.header.stamp = stamp
         self._decisions.publish(message)
         if self.link.last_vector is not self._sent_plan:
             self._sent_plan = self.link.last_vector
             self._plans.publish(Float64MultiArray(data=self._sent_plan.tolist()))
-        self.figures.tick(decision, lateness_s, missed)
+        self.figures.tick(decision, lateness_s, self.cadence.missed - missed_before)
 
     def send(self, command: np.ndarray) -> Time:
         """Publish a command [A] on the robot's topics, and its stamped twin. Returns the stamp."""
@@ -144,9 +163,9 @@ class ControllerNode(LifecycleNode):
         self.use_stamps = parameters.flag(self, "use_stamps", True, "age of a state from its header stamp; false: from its receipt")
         self.autostart = parameters.flag(self, "autostart", False, "configure and activate at once")
         self._priority = parameters.integer(self, "realtime_priority", 40, "SCHED_FIFO priority of the tick; 0: leave as it is")
+        self._cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", qos.STREAM)
         self.loop: Loop | None = None
-        self.cadence: Cadence | None = None
         self.active = False
 
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
@@ -154,8 +173,10 @@ class ControllerNode(LifecycleNode):
         missing = [name for name, value in (("robot", self.source), ("run_dir", self.run_dir)) if not value]
         try:
             if missing:
-                raise UserError(f"parameter '{missing[0]}' is not set; set it with -p {missing[0]}:=... or in a parameter file under '/**/controller'")
-            self.loop = Loop(self, self.source, Path(self.run_dir), Path(self.store_dir or Path(self.run_dir) / "store"))
+                raise UserError(f"parameter '{missing[0]}' is not set; set it with -p {missing[0]}:=... or in a parameter file under "
+                                "'/**/controller'")
+            run_dir = Path(self.run_dir)
+            self.loop = Loop(self, self.source, run_dir, Path(self.store_dir) if self.store_dir else run_dir / "store")
         except (UserError, OSError) as error:
             self.get_logger().error(f"cannot configure: {error}")
             return TransitionCallbackReturn.FAILURE
@@ -165,15 +186,11 @@ class ControllerNode(LifecycleNode):
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Begin to send commands, from the next period on."""
         assert self.loop is not None
-        self.loop.begin()
-        if self._priority:
-            for sentence in real_time(self._priority):
-                self.get_logger().warning(sentence)
-        note = pin(cores_for("tick"))
-        if note:
-            self.get_logger().warning(note)
-        freeze_garbage()
-        self.cadence = Cadence(self.loop.spec.tick_s)
+        freeze_garbage()  # before the priority is raised: it takes long enough to disturb another robot's tick
+        refused = [pin(cores_for("tick")), *(real_time(self._priority) if self._priority else [])]
+        for sentence in filter(None, refused):
+            self.get_logger().warning(sentence)
+        self.loop.begin()  # last: the steps before take tens of milliseconds
         self.active = True
         return super().on_activate(state)
 
@@ -202,21 +219,14 @@ class ControllerNode(LifecycleNode):
         if self.active and self.loop is not None:
             self.active = False
             self.loop.wind_down()
+            self.loop.save_figures()
             gc.enable()
             gc.unfreeze()
-
-    def _leave_figures(self, loop: Loop) -> None:
-        """Write `controller.json`: the cadence kept and the planner's restarts, for the run's report."""
-        if self.cadence is not None:
-            cadence = {"rate_hz": loop.spec.rate_hz, "ticks": self.cadence.ticks, "missed": self.cadence.missed,
-                       "lateness_us": self.cadence.lateness_us()}
-            text = json.dumps({"cadence": cadence, "planner_restarts": loop.link.restarts})
-            (Path(self.run_dir) / "controller.json").write_text(text + "\n", "utf-8")
+            pin(self._cores)
 
     def _close(self) -> None:
         self.rest()
         if self.loop is not None:
-            self._leave_figures(self.loop)
             self.loop.close()
             self.loop = None
 
@@ -242,16 +252,10 @@ def _spin(node: ControllerNode, stop: Stop) -> None:
         node.trigger_activate()
     report_at = time.monotonic()
     while not stop and rclpy.ok():
-        if not node.active or node.loop is None or node.cadence is None:
-            executor.spin_once(timeout_sec=0.05)
+        if node.active and node.loop is not None:
+            node.loop.tick(executor.spin_once)
         else:
-            cadence = node.cadence
-            missed_before = cadence.missed
-            deadline = cadence.wait(executor.spin_once)
-            lateness = time.monotonic() - deadline
-            # The newest deadline gone by, so that time stays on the grid that plans are made for.
-            if node.active and node.loop is not None:
-                node.loop.tick(cadence.next - cadence.period, lateness, cadence.missed - missed_before)
+            executor.spin_once(timeout_sec=0.05)
         if time.monotonic() >= report_at:
             report_at = max(report_at + REPORT_S, time.monotonic())
             node.report()

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
+
 from mbrl_control.robot import RobotSpec
 from mbrl_control.runtime.controller import REASONS, Decision, Mode
 
@@ -88,8 +89,9 @@ class Figures:
             level, sentence = DiagnosticStatus.ERROR, f"{missed} ticks missed since the last report: this machine is too busy"
         elif worst > LATE_SHARE * self._spec.tick_s:
             level, sentence = DiagnosticStatus.WARN, f"a tick was {1e3 * worst:.1f} ms late: something else ran in its place"
-        return self._status("cadence", level, sentence, rate_hz=len(self._lateness) / max(now - self._since, 1e-3), lateness_p50_us=1e6 * float(p50),
-                            lateness_p99_us=1e6 * float(p99), lateness_max_us=1e6 * worst, missed_ticks=self.missed)
+        rate = len(self._lateness) / max(now - self._since, 1e-3)
+        return self._status("cadence", level, sentence, rate_hz=rate, lateness_p50_us=1e6 * float(p50), lateness_p99_us=1e6 * float(p99),
+                            lateness_max_us=1e6 * worst, missed_ticks=self.missed)
 
     def _control(self) -> DiagnosticStatus:
         assert self._last is not None
@@ -102,8 +104,9 @@ class Figures:
         assert self._last is not None
         level, sentence = DiagnosticStatus.OK, "planning"
         if not running:
-            level, sentence = DiagnosticStatus.ERROR, "the planner's process has ended and is being restarted; see planner.log in the run's folder"
+            level, sentence = DiagnosticStatus.ERROR, "the planner's process has ended and is started anew; see the run's logs/planner.log"
         elif self._last.plan_seq < 0 or math.isnan(self._last.latency_s):
             sentence = "no plan is being followed: no model was published yet, or the state is not fresh"
-        return self._status("planner", level, sentence, plan_seq=self._last.plan_seq, plan_age_ms=1e3 * self._last.plan_age,
-                            plan_latency_ms=1e3 * self._last.latency_s, model_version=self._last.model_version, cost=self._last.cost, restarts=restarts)
+        last = self._last
+        return self._status("planner", level, sentence, plan_seq=last.plan_seq, plan_age_ms=1e3 * last.plan_age,
+                            plan_latency_ms=1e3 * last.latency_s, model_version=last.model_version, cost=last.cost, restarts=restarts)

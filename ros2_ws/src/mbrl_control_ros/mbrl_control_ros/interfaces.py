@@ -6,6 +6,7 @@ import importlib
 from typing import Any
 
 from builtin_interfaces.msg import Time
+
 from mbrl_control.errors import UserError
 
 PLAN_TOPIC = "mbrl/plan"

@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from mbrl_control.errors import UserError
 from rcl_interfaces.msg import IntegerRange, ParameterDescriptor
 from rclpy.node import Node
+
+from mbrl_control.errors import UserError
 
 _GREATEST = 1e12
 
@@ -47,7 +48,8 @@ def number(node: Node, name: str, default: float, description: str, least: float
     """
     value = _declare(node, name, default, ParameterDescriptor(description=description, read_only=True, dynamic_typing=True))
     if isinstance(value, bool) or not isinstance(value, int | float) or not (math.isfinite(value) and value >= least):
-        raise UserError(f"parameter '{name}' of node {node.get_fully_qualified_name()} = {value!r} must be a number of at least {least} ({description})")
+        where = f"parameter '{name}' of node {node.get_fully_qualified_name()}"
+        raise UserError(f"{where} = {value!r} must be a number of at least {least} ({description})")
     return float(value)
 
 

@@ -6,10 +6,11 @@ import math
 from typing import Any
 
 import numpy as np
+from sensor_msgs.msg import JointState
+
 from mbrl_control.errors import UserError
 from mbrl_control.messages import JOINT_STATE
 from mbrl_control.robot import RobotSpec
-from sensor_msgs.msg import JointState
 
 
 class JointStates:

@@ -20,4 +20,7 @@ STREAM = _keep_last(10, ReliabilityPolicy.RELIABLE)
 """State, clock, introspection and diagnostics sent: reliable matches both kinds of subscription."""
 
 EVERY = _keep_last(1000, ReliabilityPolicy.BEST_EFFORT)
-"""The recorder: as `NEWEST`, but deep enough that a slow moment loses nothing."""
+"""The recorder on the robot's states: matches every publisher, and deep enough that a slow moment loses nothing."""
+
+EVERY_OWN = _keep_last(1000, ReliabilityPolicy.RELIABLE)
+"""The recorder on what this package's controller sends, which is known to be reliable: lost samples are sent again."""

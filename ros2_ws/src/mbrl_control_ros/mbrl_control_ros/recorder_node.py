@@ -10,15 +10,15 @@ from typing import Any
 
 import rclpy
 from diagnostic_msgs.msg import DiagnosticArray
-from mbrl_control import robot
-from mbrl_control.data.recorder import Recorder, RecorderEvent, RecorderOptions
-from mbrl_control.messages import DECISION_TOPIC, STAMPED_COMMAND_TOPIC
-from mbrl_control.robot import RobotSpec
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from sensor_msgs.msg import JointState
 from std_msgs.msg import Float64MultiArray
 
+from mbrl_control import robot
+from mbrl_control.data.recorder import Recorder, RecorderEvent, RecorderOptions
+from mbrl_control.messages import DECISION_TOPIC, STAMPED_COMMAND_TOPIC
+from mbrl_control.robot import RobotSpec
 from mbrl_control_ros import parameters, qos
 from mbrl_control_ros.interfaces import PLAN_TOPIC, message_class, type_name
 from mbrl_control_ros.process import Stop, run
@@ -33,8 +33,8 @@ _OWN_TOPICS: dict[str, type[Any]] = {
 
 def recorded_topics(spec: RobotSpec) -> dict[str, type[Any]]:
     """Topic to message class: the robot's states and commands, and what the controller says about them."""
-    signals = {s.topic: message_class(s.type) for s in (*spec.state, *spec.command)}
-    return signals | _OWN_TOPICS
+    states, commands = {s.topic: s.type for s in spec.state}, {c.topic: c.type for c in spec.command}
+    return {topic: message_class(kind) for topic, kind in (states | commands).items()} | _OWN_TOPICS
 
 
 def recorded_name(topic: str, resolved: str, namespace: str) -> str:
@@ -55,8 +55,10 @@ class RecorderNode(Node):
         flush_s = parameters.number(self, "flush_s", 0.25, "longest time that a message stays in memory, s", least=0.01)
         topics = recorded_topics(spec)
         self.bag = Recorder(folder, RecorderOptions(flush_s=flush_s, queue=waiting), self._tell)
+        states = {s.topic for s in spec.state}
         for topic, kind in topics.items():
-            self.create_subscription(kind, topic, self._take(topic, type_name(kind)), qos.EVERY, raw=True)
+            profile = qos.EVERY if topic in states else qos.EVERY_OWN
+            self.create_subscription(kind, topic, self._take(topic, type_name(kind)), profile, raw=True)
         self.get_logger().info(f"recording {spec.name} to {folder}")
 
     def _tell(self, event: RecorderEvent) -> None:

@@ -9,23 +9,23 @@ from typing import Any
 
 import numpy as np
 import rclpy
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.node import Node
+from rosgraph_msgs.msg import Clock
+from sensor_msgs.msg import JointState
+
 from mbrl_control import robot
 from mbrl_control.errors import UserError
 from mbrl_control.messages import CommandReader
 from mbrl_control.models import mjcf
 from mbrl_control.priority import freeze_garbage
 from mbrl_control.runtime.cadence import Cadence
-from mbrl_sim.plant import MujocoPlant
-from rclpy.executors import SingleThreadedExecutor
-from rclpy.node import Node
-from rosgraph_msgs.msg import Clock
-from sensor_msgs.msg import JointState
-
 from mbrl_control_ros import parameters, qos
 from mbrl_control_ros.held_command import HeldCommand
 from mbrl_control_ros.interfaces import message_class, to_stamp
 from mbrl_control_ros.plant_io import JointStates
 from mbrl_control_ros.process import Stop, run
+from mbrl_sim.plant import MujocoPlant
 
 _MOST_PERIODS_AT_ONCE = 5
 """After a longer pause simulated time falls behind: catching up would show the controller a robot that leaps."""

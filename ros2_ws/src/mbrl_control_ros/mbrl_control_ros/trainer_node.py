@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from mbrl_control import robot
-from mbrl_control.robot import RobotSpec
 from rclpy.node import Node
 
+from mbrl_control import robot
+from mbrl_control.robot import RobotSpec
 from mbrl_control_ros import parameters
 from mbrl_control_ros.process import Stop, run
 

@@ -1,6 +1,7 @@
 """Commands in force over time: from arrival, until the timeout."""
 
 import numpy as np
+
 from mbrl_control_ros.held_command import HeldCommand
 
 ZERO, ONE, TWO = np.array([0.0]), np.array([1.0]), np.array([2.0])

@@ -4,9 +4,10 @@ import subprocess
 import sys
 
 import pytest
+
 from mbrl_control.runtime.process_link import child_environment
 
-pytest.importorskip("rclpy")
+pytest.importorskip("rclpy", exc_type=ImportError)
 GUARD = "_ROS_WHEELS_BOOTSTRAP_COMPLETE"
 
 

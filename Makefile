@@ -1,0 +1,51 @@
+# Everything from a fresh machine: `make demo`, `make test`. Needs Python 3.11 or newer; another one: make PYTHON=python3.12 test
+
+PYTHON ?= python3
+VENV ?= .venv
+SOAK_S ?= 3600
+COMMA := ,
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+ROS_PACKAGE := ros2_ws/src/mbrl_control_ros
+
+# Robots of neighbours are not ours to move: topics stay on this machine unless told otherwise.
+export ROS_AUTOMATIC_DISCOVERY_RANGE ?= LOCALHOST
+
+# With a sourced ROS 2 installation its rclpy is used; otherwise ROS 2 comes as wheels.
+SYSTEM_ROS := $(shell test -n "$$ROS_DISTRO" && $(PYTHON) -c "import rclpy" 2>/dev/null && echo yes)
+EXTRAS := $(if $(SYSTEM_ROS),,ros$(COMMA))bench,dev
+VENV_FLAGS := $(if $(SYSTEM_ROS),--system-site-packages)
+
+.PHONY: demo test lint verify soak clean install
+.DEFAULT_GOAL := demo
+
+install: $(STAMP)
+
+$(STAMP): setup.py pyproject.toml $(ROS_PACKAGE)/setup.py $(ROS_PACKAGE)/pyproject.toml
+	@$(PYTHON) -c "import sys; sys.version_info >= (3, 11) or sys.exit('Python 3.11 or newer is needed; name one with: make PYTHON=python3.11')"
+	$(PYTHON) -m venv $(VENV_FLAGS) $(VENV)
+	$(BIN)/python -m pip install --quiet "setuptools>=64,<80" wheel
+	$(BIN)/python -m pip install --quiet --editable ".[$(EXTRAS)]" --editable $(ROS_PACKAGE)
+	touch $(STAMP)
+
+demo: $(STAMP)
+	$(BIN)/mbrl demo
+
+# Nodes in real time are tested one at a time: tests beside them would take their processor.
+test: $(STAMP)
+	$(BIN)/python -m pytest -m "not ros" -n auto
+	$(BIN)/python -m pytest -m ros
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+verify: lint test
+	$(BIN)/mbrl demo --lockstep --duration 60
+
+soak: $(STAMP)
+	$(BIN)/mbrl demo --duration $(SOAK_S)
+
+clean:
+	rm -rf $(VENV) build install log .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info $(ROS_PACKAGE)/*.egg-info $(ROS_PACKAGE)/build
+	find mbrl_control sim tests $(ROS_PACKAGE) -name __pycache__ -type d -prune -exec rm -rf {} +

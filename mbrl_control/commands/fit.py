@@ -1,0 +1,71 @@
+"""`mbrl fit`: a model from bags and CSV logs."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import typer
+from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+from mbrl_control import parts, robot
+from mbrl_control.commands.options import Json, Robot, Seed, console
+from mbrl_control.errors import UserError
+
+
+def fit(
+    files: Annotated[list[Path], typer.Argument(help="bags (folder, .db3, .mcap, .bag), CSV logs, or folders of them")],
+    robot_name: Robot,
+    out: Annotated[Path, typer.Option("-o", "--out", help="new folder for the model")],
+    epochs: Annotated[int, typer.Option(min=1, help="passes over the data, at most")] = 200,
+    budget: Annotated[float, typer.Option(min=1.0, help="seconds, at most")] = 180.0,
+    seed: Seed = 0,
+    json_path: Json = None,
+) -> None:
+    """Fit the robot's model to logs, and the linear baseline beside it; `mbrl evaluate` and `mbrl control` use the folder."""
+    import torch  # noqa: PLC0415  (slow to import; --help must not wait for it)
+
+    from mbrl_control.data.loading import load_episodes  # noqa: PLC0415
+    from mbrl_control.data.sequences import Sequences, sequences  # noqa: PLC0415
+    from mbrl_control.stack.report import save  # noqa: PLC0415
+    from mbrl_control.store import snapshot  # noqa: PLC0415
+
+    torch.set_num_threads(1)
+    spec = robot.load(robot_name)
+    if out.exists():
+        raise UserError(f"{out} exists already; name a new folder with -o")
+    begin = time.monotonic()
+    episodes = load_episodes(files, spec)
+    for episode in episodes:
+        for note in episode.notes:
+            console.print(f"{episode.name}: {note}", markup=False, highlight=False)
+    model = parts.find("models", spec.model.kind).build(spec, parts.options("models", spec.model.kind, dict(spec.model.options)))
+    data = Sequences.join(sequences(e, spec, model.stretch) for e in episodes)
+    single = Sequences.join(sequences(e, spec, 1) for e in episodes)
+    linear = parts.find("models", "linear").build(spec, parts.options("models", "linear", {}))
+    seconds = sum(e.duration for e in episodes)
+    console.print(f"{len(episodes)} episodes, {seconds:.1f} s, {len(data)} stretches of {model.stretch} steps of {spec.model_dt:g} s", highlight=False)
+    with Progress(SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn(), console=console, transient=True) as bar:
+        bar.add_task(f"fitting, at most {budget:g} s", total=None)
+        figures = model.fit(data, np.random.default_rng(seed), epochs=epochs, budget_s=budget)
+        linear.fit(single, np.random.default_rng(seed))
+    figures = {**figures, "seconds_of_data": seconds, "episodes": len(episodes), "wall_s": time.monotonic() - begin}
+    temporary = out.with_name(f".{out.name}.tmp")
+    shutil.rmtree(temporary, ignore_errors=True)
+    snapshot.write(temporary / "model", model.snapshot())
+    snapshot.write(temporary / "linear", linear.snapshot())
+    source = robot.shipped().get(robot_name, Path(robot_name))
+    shutil.copyfile(source, temporary / "robot.yaml")
+    temporary.rename(out)
+    if json_path is not None:
+        save(figures, json_path)
+    console.print(f"fitted in {figures['wall_s']:.1f} s, {figures['epochs']:.0f} epochs, held-out error {figures['holdout_mse']:.4f} "
+                  f"(mean square, normalised): {out}", highlight=False)
+
+
+def add(app: typer.Typer) -> None:
+    """Join the program."""
+    app.command()(fit)

@@ -1,0 +1,230 @@
+"""The controller: silent until activated, one command each period, and a robot at rest whatever ends it."""
+
+from __future__ import annotations
+
+import math
+import os
+import signal
+from pathlib import Path
+
+import pytest
+import yaml
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
+from lifecycle_msgs.msg import Transition
+from lifecycle_msgs.srv import ChangeState, GetState
+from sensor_msgs.msg import JointState
+from std_msgs.msg import Float64MultiArray
+from trajectory_msgs.msg import JointTrajectory
+
+from mbrl_control import robot
+from mbrl_control.runtime.controller import Mode
+
+CONFIGURE, ACTIVATE, DEACTIVATE, CLEANUP = (
+    Transition.TRANSITION_CONFIGURE, Transition.TRANSITION_ACTIVATE, Transition.TRANSITION_DEACTIVATE, Transition.TRANSITION_CLEANUP)
+
+
+class Robot:
+    """Publishes a state at 100 Hz while `speaks`."""
+
+    def __init__(self, probe, ns=""):
+        self.publisher = probe.node.create_publisher(JointState, f"{ns}/joint_states" if ns else "joint_states", 1)
+        self.clock = probe.node.get_clock()
+        self.speaks = True
+        self.position = [3.0, 0.0]
+        probe.node.create_timer(0.01, self.publish)
+
+    def publish(self):
+        if self.speaks:
+            message = JointState(name=["hinge", "slider"], position=self.position, velocity=[0.0, 0.0])
+            message.header.stamp = self.clock.now().to_msg()
+            self.publisher.publish(message)
+
+
+def change(probe, what, ns=""):
+    return probe.call(ChangeState, f"{ns}/controller/change_state", ChangeState.Request(transition=Transition(id=what))).success
+
+
+def state(probe, ns=""):
+    return probe.call(GetState, f"{ns}/controller/get_state", GetState.Request()).current_state.label
+
+
+def by_name(message):
+    return dict(zip(message.name, message.position, strict=True))
+
+
+def stamp(message):
+    return message.header.stamp.sec + message.header.stamp.nanosec * 1e-9
+
+
+def wait_for_commands(probe, commands, count=20):
+    have = len(commands)
+    probe.until(lambda: len(commands) >= have + count, f"{count} commands")
+
+
+@pytest.fixture
+def run_dir(tmp_path):
+    return tmp_path / "run"
+
+
+def test_silent_until_active_then_on_time_and_at_rest_in_the_end(probe, start, run_dir):
+    node = start("controller_node", "robot:=cartpole", f"run_dir:={run_dir}", extra=("--params-file", str(params_file())))
+    Robot(probe)
+    commands = probe.listen(Float64MultiArray, "commands")
+    twins, decisions = probe.listen(JointState, "mbrl/command"), probe.listen(JointState, "mbrl/decision")
+    assert state(probe) == "unconfigured"
+    assert change(probe, CONFIGURE)
+    assert state(probe) == "inactive"
+    probe.spin(0.5)
+    assert (commands, twins, decisions) == ([], [], [])
+    assert change(probe, ACTIVATE)
+    assert state(probe) == "active"
+    probe.until(lambda: min(len(commands), len(twins), len(decisions)) >= 120, "commands")
+    rate = 99 / (stamp(twins[-1]) - stamp(twins[-100]))
+    assert rate == pytest.approx(50, rel=0.1)
+    assert any(abs(c.data[0]) > 0.02 for c in commands)  # excitation, as there is no model yet
+    assert all(abs(c.data[0]) <= 1 for c in commands)
+    assert {by_name(d)["mode"] for d in decisions[-50:]} == {Mode.EXPLORE}
+    part, sent = [c.data[0] for c in commands[-60:-10]], [t.position[0] for t in twins]
+    assert any(sent[i:i + 50] == part for i in range(len(sent) - 49))
+    assert twins[-1].name == ["force"]
+    assert "libtorch" not in Path(f"/proc/{node.process.pid}/maps").read_text()
+    assert change(probe, DEACTIVATE)
+    probe.spin(0.2)
+    assert commands[-1].data[0] == 0.0
+    silent_since = len(commands)
+    probe.spin(0.5)
+    assert len(commands) == silent_since
+    assert change(probe, ACTIVATE)
+    wait_for_commands(probe, commands)
+    assert change(probe, DEACTIVATE)
+    assert change(probe, CLEANUP)
+    assert state(probe) == "unconfigured"
+    assert change(probe, CONFIGURE)
+    assert node.end(signal.SIGINT) == 0
+    assert "Traceback" not in node.output
+    assert (run_dir / "controller.json").exists()
+
+
+def params_file():
+    return Path(__file__).parents[2] / "ros2_ws/src/mbrl_control_ros/config/params.yaml"
+
+
+def test_a_wrong_robot_is_refused_at_configure_with_the_reason(probe, start, run_dir, tmp_path):
+    data = yaml.safe_load(robot.shipped()["cartpole"].read_text()) | {"rate_hertz": 50}
+    wrong = tmp_path / "wrong.yaml"
+    wrong.write_text(yaml.safe_dump(data))
+    node = start("controller_node", f"robot:={wrong}", f"run_dir:={run_dir}")
+    assert not change(probe, CONFIGURE)
+    assert state(probe) == "unconfigured"
+    probe.until(lambda: "rate_hertz" in node.output, "the reason in the log")
+    assert "rate_hz" in node.output
+    assert str(wrong) in node.output
+
+
+@pytest.fixture
+def active(probe, start, run_dir):
+    """A controller that sends commands to a robot that speaks: (process, robot, commands, decisions)."""
+    speaker = Robot(probe)
+    commands, decisions = probe.listen(Float64MultiArray, "commands"), probe.listen(JointState, "mbrl/decision")
+    node = start("controller_node", "robot:=cartpole", f"run_dir:={run_dir}", "autostart:=true")
+    probe.until(lambda: decisions and by_name(decisions[-1])["mode"] == Mode.EXPLORE, "excitation")
+    return node, speaker, commands, decisions
+
+
+def test_a_silent_robot_gets_the_safe_action_until_it_speaks_again(probe, active):
+    _, speaker, commands, decisions = active
+    speaker.speaks = False
+    probe.until(lambda: by_name(decisions[-1])["mode"] == Mode.BRAKE, "the safe action")
+    wait_for_commands(probe, commands)
+    assert {c.data[0] for c in commands[-10:]} == {0.0}
+    speaker.speaks = True
+    probe.until(lambda: by_name(decisions[-1])["mode"] == Mode.EXPLORE, "control again")
+
+
+def test_implausible_states_are_refused_and_told(probe, active):
+    _, speaker, _, decisions = active
+    told = probe.listen(DiagnosticArray, "/diagnostics")
+    speaker.position = [3.0, math.nan]
+    probe.until(lambda: by_name(decisions[-1])["mode"] == Mode.BRAKE, "the safe action")
+    speaker.position = [3.0, 99.0]  # outside its bounds
+
+    def reported():
+        return [s for m in told for s in m.status if s.name == "controller: control" and s.level == DiagnosticStatus.ERROR
+                and any(v.key == "last_rejected" and "'x' = 99" in v.value for v in s.values)]
+
+    probe.until(reported, "a report of it")
+    assert by_name(decisions[-1])["mode"] == Mode.BRAKE
+
+
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT])
+def test_signals_end_with_a_robot_at_rest(probe, active, how):
+    node, _, commands, _ = active
+    node.process.send_signal(how)
+    probe.until(lambda: node.process.poll() is not None, "the end")
+    probe.spin(0.1)
+    assert node.process.returncode == 0
+    assert commands[-1].data[0] == 0.0
+
+
+def children(pid):
+    return [int(p) for p in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def test_a_killed_planner_is_told_and_started_anew_while_ticks_go_on(probe, active):
+    node, _, commands, _ = active
+    told = probe.listen(DiagnosticArray, "/diagnostics")
+    first = children(node.process.pid)
+    os.kill(first[0], signal.SIGKILL)
+    wait_for_commands(probe, commands, 25)
+    probe.until(lambda: children(node.process.pid) not in ([], first), "a new planner")
+
+    def reported():
+        return [s for m in told for s in m.status if s.name == "controller: planner" and s.level == DiagnosticStatus.ERROR]
+
+    probe.until(reported, "a report")
+    assert len(commands) > 25
+    planner = children(node.process.pid)[0]
+    assert os.sched_getscheduler(planner) == os.SCHED_OTHER  # the tick's real-time priority is not inherited
+    node.end(signal.SIGKILL)
+    probe.until(lambda: not Path(f"/proc/{planner}").exists(), "the planner to follow its controller")
+
+
+def test_two_controllers_in_two_namespaces(probe, start, run_dir):
+    Robot(probe, "/left")
+    left, right = probe.listen(JointState, "/left/mbrl/decision"), probe.listen(JointState, "/right/mbrl/decision")
+    for ns in ("/left", "/right"):
+        start("controller_node", "robot:=cartpole", f"run_dir:={run_dir}{ns}", "autostart:=true", ns=ns)
+    probe.until(lambda: left and right and by_name(left[-1])["mode"] == Mode.EXPLORE, "both controllers")
+    assert {by_name(d)["mode"] for d in right} == {Mode.STANDBY}  # it hears nothing of the left robot
+
+
+def test_commands_as_joint_trajectory(probe, start, run_dir, tmp_path):
+    data = yaml.safe_load(robot.shipped()["cartpole"].read_text())
+    data["command"][0] |= {"topic": "arm/joint_trajectory", "type": "trajectory_msgs/msg/JointTrajectory", "field": "effort"}
+    path = tmp_path / "arm.yaml"
+    path.write_text(yaml.safe_dump(data))
+    Robot(probe)
+    sent = probe.listen(JointTrajectory, "arm/joint_trajectory")
+    twins = probe.listen(JointState, "mbrl/command")
+    start("controller_node", f"robot:={path}", f"run_dir:={run_dir}", "autostart:=true")
+    probe.until(lambda: len(sent) > 50 and len(twins) > 50, "trajectories")
+    assert sent[-1].joint_names == ["slider"]
+    assert len(sent[-1].points) == 1
+    assert stamp(sent[-1]) > 1e9
+    values = {stamp(t): t.position[0] for t in twins}
+    common = [m for m in sent if stamp(m) in values]
+    assert len(common) > 40
+    assert all(m.points[0].effort[0] == values[stamp(m)] for m in common)
+    assert any(m.points[0].effort[0] for m in common)
+
+
+def test_on_simulated_time_the_stamps_are_the_simulators_and_the_cadence_stays(probe, start, run_dir):
+    start("sim_node", "robot:=cartpole", "use_sim_time:=true")
+    states, decisions = probe.listen(JointState, "joint_states"), probe.listen(JointState, "mbrl/decision")
+    start("controller_node", "robot:=cartpole", f"run_dir:={run_dir}", "autostart:=true", "use_sim_time:=true")
+    # Excitation means that the state is fresh by its stamp, so both nodes go by the same clock.
+    probe.until(lambda: len(decisions) > 60 and {by_name(d)["mode"] for d in decisions[-10:]} == {Mode.EXPLORE}, "excitation")
+    assert abs(stamp(decisions[-1]) - stamp(states[-1])) < 0.5
+    assert stamp(decisions[-1]) < 60
+    times = [by_name(d)["time_s"] for d in decisions]
+    assert (times[-1] - times[0]) / (len(times) - 1) == pytest.approx(0.02, rel=0.1)

@@ -1,0 +1,155 @@
+"""The tail: what it reads of a growing file is what a full read finds in the end."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from bag_tools import JOINTS, changed, joint_state, run_of_arm, spec_of
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mbrl_control.data.bag_episodes import episodes_from_bag
+from mbrl_control.data.mcap_bag import McapBag
+from mbrl_control.data.message_types import encode
+from mbrl_control.data.recorder import Recorder, RecorderOptions
+from mbrl_control.data.tail import EpisodeTail, McapTail
+from mbrl_control.errors import DataError
+
+
+def written(folder, rows, chunk_bytes=1500):
+    bag = McapBag(folder, chunk_bytes)
+    for topic, kind, payload, at in rows:
+        bag.write(topic, kind, payload, at, at - 5)
+    bag.close()
+    return bag.path.read_bytes()
+
+
+@given(st.lists(st.integers(1, 4000), min_size=1, max_size=30))
+@settings(max_examples=30, deadline=None)
+def test_a_file_that_grows_in_any_pieces_gives_each_message_once(tmp_path_factory, pieces):
+    folder = tmp_path_factory.mktemp("tail")
+    rows, _ = run_of_arm(60)
+    data = written(folder / "whole", rows)
+    growing, at, got = folder / "growing.mcap", 0, []
+    tail = McapTail(growing)
+    assert tail.read() == []
+    for size in [*pieces, len(data)]:
+        at = min(at + size, len(data))
+        growing.write_bytes(data[:at])
+        got += tail.read()
+        assert [(m.topic, m.payload) for m in got] == [(t, p) for t, _, p, _ in rows][:len(got)]
+    assert [(m.topic, m.type, m.log_time_ns, m.publish_ns, m.payload) for m in got] == [(t, k, at, at - 5, p) for t, k, p, at in rows]
+    assert tail.finished
+    assert tail.read() == []
+
+
+def test_only_the_topics_asked_for(tmp_path):
+    rows, _ = run_of_arm(20)
+    written(tmp_path / "run", rows)
+    assert {m.topic for m in McapTail(tmp_path / "run", ["commands"]).read()} == {"/commands"}
+
+
+def test_damage_is_told_after_what_is_sound_was_handed_over(tmp_path):
+    rows, _ = run_of_arm(60)
+    data = bytearray(written(tmp_path / "whole", rows))
+    data[data.index(rows[60][2]) + 20] ^= 0xFF
+    (tmp_path / "bad.mcap").write_bytes(bytes(data))
+    tail = McapTail(tmp_path / "bad.mcap")
+    sound = tail.read()
+    assert [m.payload for m in sound] == [p for _, _, p, _ in rows][:len(sound)]
+    assert 0 < len(sound) <= 60
+    with pytest.raises(DataError, match="does not match its checksum"):
+        tail.read()
+
+
+def test_it_follows_a_recorder(tmp_path):
+    rows, _ = run_of_arm(300)
+    tail, got = McapTail(tmp_path / "run"), []
+    with Recorder(tmp_path / "run", RecorderOptions(min_free_bytes=0, flush_s=0.01, sync_s=0)) as recorder:
+        for i, (topic, kind, payload, at) in enumerate(rows):
+            recorder.write(topic, kind, payload, at)
+            if i % 50 == 0:
+                got += tail.read()
+    got += tail.read()
+    assert [m.payload for m in got] == [p for _, _, p, _ in rows]
+
+
+def own_run(n=200, gap=()):
+    """A run as the stack records it: 100 Hz states, 50 Hz stamped commands and decisions."""
+    rows = []
+    for i in range(n):
+        at = 10**9 + 10_000_000 * i
+        if i in gap:
+            continue
+        rows.append(("/joint_states", JOINTS, joint_state(at, (np.sin(i / 20), 0.1), (0, i)), at + 100_000))
+        if i % 2:
+            sent = {"header": {"stamp": at + 3_000_000}, "name": ["u1", "u2"], "position": [i, -i]}
+            chosen = {"header": {"stamp": at + 3_000_000}, "name": ["model_version"], "position": [i // 50]}
+            rows.append(("/mbrl/command", JOINTS, encode(JOINTS, sent), at + 3_100_000))
+            rows.append(("/mbrl/decision", JOINTS, encode(JOINTS, chosen), at + 3_200_000))
+    return rows
+
+
+@pytest.mark.parametrize("gap", [(), range(80, 130)])
+def test_episodes_grow_into_those_of_a_full_read(tmp_path, gap):
+    data = written(tmp_path / "whole", own_run(gap=gap))
+    growing = tmp_path / "growing.mcap"
+    tail, before = EpisodeTail(growing, spec_of()), []
+    for end in range(0, len(data), 997):
+        growing.write_bytes(data[:end])
+        tail.poll()
+        now = tail.episodes()
+        assert len(now) >= len(before)
+        for old, new in zip(before, now, strict=False):
+            assert len(new) >= len(old)
+            np.testing.assert_array_equal(new.action[:len(old)], old.action)
+            np.testing.assert_allclose(new.state[:len(old)], old.state, atol=1e-12)
+        before = now
+    growing.write_bytes(data)
+    tail.poll()
+    grown, full = tail.episodes(), episodes_from_bag(tmp_path / "whole", spec_of())
+    assert len(grown) == len(full) == (2 if gap else 1)
+    for a, b in zip(grown, full, strict=True):
+        np.testing.assert_array_equal(a.time, b.time)
+        np.testing.assert_array_equal(a.state, b.state)
+        np.testing.assert_array_equal(a.action, b.action)
+        np.testing.assert_array_equal(a.model_version, b.model_version)
+    assert full[0].model_version[-1] == (79 // 50 if gap else 199 // 50)
+
+
+def test_bad_messages_are_counted_not_fatal(tmp_path):
+    rows = own_run(40)
+    rows[3] = ("/joint_states", JOINTS, joint_state(rows[3][3], (0,), (0,), ("shoulder",)), rows[3][3])
+    written(tmp_path / "run", rows)
+    tail = EpisodeTail(tmp_path / "run", spec_of())
+    assert tail.poll() == len([r for r in rows if r[0] != "/mbrl/decision"]) - 1
+    assert tail.rejected == {"joint_states: joint 'elbow' is not in the message": 1}
+
+
+def test_old_data_is_forgotten(tmp_path):
+    written(tmp_path / "run", own_run(1000))
+    tail = EpisodeTail(tmp_path / "run", spec_of(), window_s=2.0)
+    tail.poll()
+    (episode,) = tail.episodes()
+    assert episode.duration == pytest.approx(2.0, abs=0.05)
+    assert episode.action[-1, 0] == 999 or episode.action[-1, 0] == 997
+
+
+def test_nothing_yet_is_no_episode(tmp_path):
+    tail = EpisodeTail(tmp_path / "run", spec_of())
+    assert tail.poll() == 0
+    assert tail.episodes() == []
+
+
+def test_another_type_than_the_yaml_says_is_an_error(tmp_path):
+    written(tmp_path / "run", own_run(10))
+    spec = changed(state=[{"name": "a", "topic": "joint_states", "type": "std_msgs/msg/Float64", "field": "data", "unit": "1"}])
+    with pytest.raises(DataError, match="recorded as sensor_msgs/msg/JointState, but the robot's YAML says std_msgs/msg/Float64"):
+        EpisodeTail(tmp_path / "run", spec).poll()
+
+
+def test_two_robots_in_one_bag_are_refused(tmp_path):
+    rows = [*run_of_arm(4, prefix="/a")[0], *run_of_arm(4, prefix="/b")[0]]
+    written(tmp_path / "run", rows)
+    with pytest.raises(DataError, match="may be /a/joint_states or /b/joint_states"):
+        EpisodeTail(tmp_path / "run", spec_of()).poll()
