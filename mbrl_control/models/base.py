@@ -91,7 +91,13 @@ class Snapshot:
 
 
 class LearnedModel(Model, Protocol):
-    """A model that is fitted to data and can be saved."""
+    """A model that is fitted to data and can be saved.
+
+    Attributes:
+        stretch: K, the model steps that each stretch of its training data should have.
+    """
+
+    stretch: int
 
     def fit(self, data: Sequences, rng: np.random.Generator, *, epochs: int = ..., budget_s: float = ...,
             holdout: float | Sequences = ...) -> dict[str, float]:

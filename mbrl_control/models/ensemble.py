@@ -45,7 +45,7 @@ class Options:
     stretch: int = 1
     friction: float = 0.0
     integrate: bool = True
-    learning_rate: float = 1e-3
+    learning_rate: float = 2e-3
     batch: int = 256
     weight_decay: float = 1e-5
     elites: int = 0
@@ -97,8 +97,7 @@ class Ensemble:
         self._sizes = [self.encoding.inputs, *spec.model.hidden, 2 * spec.state_dim]
         self._weights = network.initial(self.trained, self._sizes, np.random.default_rng(0))
         self._elites = torch.arange(self.members)
-        inputs, outputs = torch.zeros(self.encoding.inputs), torch.ones(spec.state_dim)
-        self._norm = Normaliser(inputs, inputs.clone(), torch.zeros_like(outputs), outputs, outputs.clone(), outputs.clone()).cast(torch.float64)
+        self._norm = Normaliser.neutral(self.encoding.inputs, spec.state_dim)
         self._adam: list[tuple[torch.Tensor, torch.Tensor, float]] = []
         self._dtype = torch.float32
         self._folded: _Folded | None = None
