@@ -47,7 +47,7 @@ class Options:
     stretch: Annotated[int, Field(ge=1, le=1000)] = 1
     friction: Annotated[float, Field(ge=0, le=100)] = 0.0
     integrate: bool = True
-    learning_rate: Annotated[float, Field(gt=0, le=1)] = 1e-3
+    learning_rate: Annotated[float, Field(gt=0, le=1)] = 2e-3
     batch: Annotated[int, Field(ge=1, le=1_000_000)] = 256
     weight_decay: Annotated[float, Field(ge=0, le=1)] = 1e-5
     elites: Annotated[int, Field(ge=0, le=20)] = 0
@@ -99,8 +99,7 @@ class Ensemble:
         self._sizes = [self.encoding.inputs, *spec.model.hidden, 2 * spec.state_dim]
         self._weights = network.initial(self.trained, self._sizes, np.random.default_rng(0))
         self._elites = torch.arange(self.members)
-        inputs, outputs = torch.zeros(self.encoding.inputs), torch.ones(spec.state_dim)
-        self._norm = Normaliser(inputs, inputs.clone(), torch.zeros_like(outputs), outputs, outputs.clone(), outputs.clone()).cast(torch.float64)
+        self._norm = Normaliser.neutral(self.encoding.inputs, spec.state_dim)
         self._adam: list[tuple[torch.Tensor, torch.Tensor, float]] = []
         self._dtype = torch.float32
         self._folded: _Folded | None = None
