@@ -16,6 +16,7 @@ from mbrl_control.runtime.layout import HISTORY_S
 from mbrl_control.runtime.safety import safe_action, safe_command
 
 EXCITATION_TICKS = 4096
+MOST_WAITING = 7
 
 
 class Mode(IntEnum):
@@ -112,7 +113,7 @@ class Controller:
         self._sent_time: list[float] = []
         self._sent: list[np.ndarray] = []
         self._plan: Plan | None = None
-        self._next: Plan | None = None
+        self._waiting: list[Plan] = []
         self._ticks = 0
         self._fresh_ticks = 0
         self._seq = 0
@@ -170,10 +171,11 @@ class Controller:
     def _take_plans(self, now: float) -> None:
         plan = self.link.receive(now)
         if plan is not None:
-            self._next = plan
+            # A newer plan must not displace one that begins before it, or a slow planner's plans would never begin.
+            self._waiting = [*[p for p in self._waiting if p.start < plan.start][-MOST_WAITING:], plan]
             self._lead = max(0.95 * self._lead, plan.latency_s)
-        if self._next is not None and (self._plan is None or now >= self._next.start - 1e-9):
-            self._plan, self._next = self._next, None
+        while self._waiting and (self._plan is None or now >= self._waiting[0].start - 1e-9):
+            self._plan = self._waiting.pop(0)
 
     def _remember(self, now: float, command: np.ndarray) -> None:
         self.last, self._last_time = command, now

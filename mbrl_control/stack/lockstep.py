@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -89,7 +89,8 @@ class LockstepLink:
             return None
         plan, self.waiting = self.waiting[1], None
         self.plans.append(plan)
-        return plan
+        # What the machine took is for the report; the controller lives on the virtual clock.
+        return replace(plan, latency_s=self.latency)
 
 
 class Lockstep:
