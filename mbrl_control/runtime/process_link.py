@@ -62,14 +62,12 @@ class ProcessLink:
         """Start the worker; it plans once the store holds a model."""
         read_end, self._wake = os.pipe()
         os.set_blocking(self._wake, False)
-        output = open(self._log, "ab") if self._log else subprocess.DEVNULL
         try:
-            self._process = subprocess.Popen([*self._command, "--wake", str(read_end)], pass_fds=(read_end,), stdin=subprocess.DEVNULL,
-                                             stdout=output, stderr=subprocess.STDOUT, env=child_environment(), start_new_session=True)
+            with open(self._log or os.devnull, "ab") as output:
+                self._process = subprocess.Popen([*self._command, "--wake", str(read_end)], pass_fds=(read_end,), stdin=subprocess.DEVNULL,
+                                                 stdout=output, stderr=subprocess.STDOUT, env=child_environment(), start_new_session=True)
         finally:
             os.close(read_end)
-            if self._log:
-                output.close()  # type: ignore[union-attr]
 
     @property
     def pid(self) -> int:
@@ -84,12 +82,17 @@ class ProcessLink:
         if self._died_at < 0:
             self._died_at = now
         if now - self._died_at >= RESTART_S[min(self.restarts, len(RESTART_S) - 1)]:
-            with contextlib.suppress(OSError):
-                os.close(self._wake)
+            self._close_wake()
             self.restarts += 1
             self._died_at = -1e9
             self.start()
         return False
+
+    def _close_wake(self) -> None:
+        """Once only: the number may belong to another file afterwards."""
+        if self._wake >= 0:
+            os.close(self._wake)
+            self._wake = -1
 
     def send(self, request: PlanRequest) -> None:
         """See `Link.send`."""
@@ -102,13 +105,16 @@ class ProcessLink:
         vector = self._plans.read()
         if vector is None:
             return None
+        try:
+            plan = self.layout.unpack_plan(vector[: self.layout.plan_size])[0]
+        except (ValueError, LookupError, OverflowError):  # numbers that are no plan: as if it had not come
+            return None
         self.last_vector = vector
-        return self.layout.unpack_plan(vector[: self.layout.plan_size])[0]
+        return plan
 
     def stop(self) -> None:
         """End the worker and remove the mailboxes."""
-        with contextlib.suppress(OSError):
-            os.close(self._wake)
+        self._close_wake()
         if self._process is not None:
             self._process.terminate()
             try:
@@ -116,5 +122,6 @@ class ProcessLink:
             except subprocess.TimeoutExpired:
                 self._process.kill()
                 self._process.wait()
+            self._process = None
         self._requests.unlink()
         self._plans.unlink()

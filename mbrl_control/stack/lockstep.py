@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -78,8 +78,8 @@ class LockstepLink:
         self.plans: list[Plan] = []
 
     def send(self, request: PlanRequest) -> None:
-        """Plan at once; the answer becomes visible later."""
-        if self.core.model.version:
+        """Plan at once; the answer becomes visible later. Until then the planner is busy and requests pass it by."""
+        if self.core.model.version and self.waiting is None:
             self.waiting = (self.now + self.latency, self.core.plan(request)[0])
 
     def receive(self, now: float) -> Plan | None:
@@ -89,7 +89,7 @@ class LockstepLink:
             return None
         plan, self.waiting = self.waiting[1], None
         self.plans.append(plan)
-        return plan
+        return replace(plan, latency_s=self.latency)  # the measured one would make the run depend on the machine
 
 
 class Lockstep:
@@ -106,7 +106,9 @@ class Lockstep:
         self.spec, self.plant, self.settings = spec, plant, settings
         store = ModelStore(folder)
         self.core = PlannerCore(spec, store, settings.seed)
-        self.trainer = Trainer(spec, store, settings.seed)
+        # Without a time limit: a fit that ends when its seconds are over depends on the machine.
+        untimed = spec.trainer.model_copy(update={"budget_s": math.inf})
+        self.trainer = Trainer(spec.model_copy(update={"trainer": untimed}), store, settings.seed)
         self.link = LockstepLink(self.core, settings.plan_latency_s)
         self.controller = Controller(spec, self.link, settings.seed, lead_s=settings.plan_latency_s)
         self.cost = costs.build(spec)
