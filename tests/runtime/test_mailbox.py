@@ -87,7 +87,7 @@ def test_two_processes_hammering_a_hundred_thousand_reads_and_none_is_torn(pair)
         torn = got = reads = 0
         last = 0.0
         end = time.monotonic() + 60
-        while (reads < 100_000 or got < 1000) and time.monotonic() < end:
+        while (reads < 100_000 or got < 200) and time.monotonic() < end:
             reads += 1
             vector = reader.read()
             if vector is None:
@@ -99,7 +99,7 @@ def test_two_processes_hammering_a_hundred_thousand_reads_and_none_is_torn(pair)
         process.kill()
         process.wait()
     assert torn == 0
-    assert got >= 1000
+    assert got >= 200
 
 
 def test_a_writer_killed_at_any_instant_leaves_whole_content_or_none(pair):
