@@ -21,7 +21,7 @@ VENV_FLAGS := $(if $(SYSTEM_ROS),--system-site-packages)
 
 install: $(STAMP)
 
-$(STAMP): setup.py pyproject.toml $(ROS_PACKAGE)/setup.py
+$(STAMP): setup.py pyproject.toml $(ROS_PACKAGE)/setup.py $(ROS_PACKAGE)/pyproject.toml
 	@$(PYTHON) -c "import sys; sys.version_info >= (3, 11) or sys.exit('Python 3.11 or newer is needed; name one with: make PYTHON=python3.11')"
 	$(PYTHON) -m venv $(VENV_FLAGS) $(VENV)
 	$(BIN)/python -m pip install --quiet "setuptools>=64,<80" wheel

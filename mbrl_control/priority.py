@@ -28,15 +28,15 @@ def pin(cores: list[int]) -> str | None:
 def real_time(priority: int = 40) -> list[str]:
     """Best effort: SCHED_FIFO and locked memory. Returns a sentence for each that is not permitted."""
     notes = []
+    if sys.platform.startswith("linux"):
+        libc = ctypes.CDLL(None, use_errno=True)
+        if libc.mlockall(3) != 0:
+            notes.append(f"memory is not locked ({os.strerror(ctypes.get_errno())}): allow it with 'memlock' in limits.conf")
     try:
         # Reset on fork: a planner worker that inherited the priority would compete with the tick.
         os.sched_setscheduler(0, os.SCHED_FIFO | os.SCHED_RESET_ON_FORK, os.sched_param(priority))
     except (OSError, AttributeError) as error:
         notes.append(f"no real-time priority ({error}); lateness may grow under load: allow it with 'rtprio' in limits.conf")
-    if sys.platform.startswith("linux"):
-        libc = ctypes.CDLL(None, use_errno=True)
-        if libc.mlockall(3) != 0:
-            notes.append(f"memory is not locked ({os.strerror(ctypes.get_errno())}): allow it with 'memlock' in limits.conf")
     return notes
 
 

@@ -80,10 +80,12 @@ class StateSignal(Signal):
     type: str = Field("sensor_msgs/msg/JointState", pattern=r"^\w+/msg/\w+$", description="message type")
     field: str = Field("position", description="path in the message, e.g. twist.twist.linear.x or data[2]")
     bounds: Range | None = Field(None, description="plausible values; others are rejected as sensor faults")
+    range: Range | None = Field(None, description="where the robot may be: plans that leave it cost planner.range_weight, "
+                                "and data from outside is not learned from")
     wraps: bool = Field(False, description="an angle that repeats every 2 pi")
     rate_of: str | None = Field(None, description="the signal whose time derivative this one is")
 
-    @field_validator("bounds")
+    @field_validator("bounds", "range")
     @classmethod
     def _bounds(cls, bounds: Range | None) -> Range | None:
         return None if bounds is None else _increasing(bounds)
@@ -170,6 +172,7 @@ class PlannerSpec(Strict):
     cvar_alpha: float = Field(0.3, gt=0, le=1, description="share of the worst members that cvar averages")
     disagreement: float = Field(0.0, ge=-10, le=100, description="weight of the members' disagreement; negative seeks it")
     smoothness: float = Field(0.0, ge=0, le=1000, description="weight of squared changes from action to action, in half ranges")
+    range_weight: float = Field(10.0, ge=0, le=1e6, description="cost per step of leaving a state's `range` by one half of its width")
     dtype: Literal["float32", "bfloat16"] = "float32"
     options: Options = Field(default_factory=dict)
 
@@ -310,6 +313,16 @@ class RobotSpec(Strict):
         return np.array([s.bounds[1] if s.bounds else math.inf for s in self.state])
 
     @cached_property
+    def range_low(self) -> np.ndarray:
+        """[S] lower ends of where the robot may be; -inf where it may be anywhere."""
+        return np.array([s.range[0] if s.range else -math.inf for s in self.state])
+
+    @cached_property
+    def range_high(self) -> np.ndarray:
+        """[S] upper ends of where the robot may be; inf where it may be anywhere."""
+        return np.array([s.range[1] if s.range else math.inf for s in self.state])
+
+    @cached_property
     def rate_pairs(self) -> tuple[tuple[int, int], ...]:
         """(index of a signal, index of its time derivative) for every `rate_of`."""
         index = {n: i for i, n in enumerate(self.state_names)}
@@ -330,10 +343,7 @@ class RobotSpec(Strict):
 def _get(data: Any, *path: str | int) -> Any:
     """What raw data holds at a path; None where there is nothing."""
     for step in path:
-        if isinstance(data, dict):
-            data = data.get(step)
-        else:
-            data = data[step] if isinstance(data, list) and isinstance(step, int) else None
+        data = data.get(step) if isinstance(data, dict) else data[step] if isinstance(data, list) and isinstance(step, int) else None
     return data
 
 

@@ -5,13 +5,13 @@ import re
 import numpy as np
 import pytest
 import torch
-from mbrl_sim.dm import DmPlant
-from mbrl_sim.plant import MujocoPlant
 
 from mbrl_control import robot
 from mbrl_control.costs import base as costs
 from mbrl_control.errors import UserError
 from mbrl_control.models import mjcf
+from mbrl_sim.dm import DmPlant
+from mbrl_sim.plant import MujocoPlant
 
 
 def variant(name="cartpole", **changes):

@@ -22,7 +22,6 @@ def fit(
     out: Annotated[Path, typer.Option("-o", "--out", help="new folder for the model")],
     epochs: Annotated[int, typer.Option(min=1, help="passes over the data, at most")] = 200,
     budget: Annotated[float, typer.Option(min=1.0, help="seconds, at most")] = 180.0,
-    steps: Annotated[int, typer.Option(min=1, max=100, help="model steps per training stretch; 0.2 s of them by default")] = 0,
     seed: Seed = 0,
     json_path: Json = None,
 ) -> None:
@@ -43,13 +42,12 @@ def fit(
     for episode in episodes:
         for note in episode.notes:
             console.print(f"{episode.name}: {note}", markup=False, highlight=False)
-    length = steps or max(1, round(0.2 / spec.model_dt))
-    data = Sequences.join(sequences(e, spec, length) for e in episodes)
-    single = Sequences.join(sequences(e, spec, 1) for e in episodes)
     model = parts.find("models", spec.model.kind).build(spec, parts.options("models", spec.model.kind, dict(spec.model.options)))
+    data = Sequences.join(sequences(e, spec, model.stretch) for e in episodes)
+    single = Sequences.join(sequences(e, spec, 1) for e in episodes)
     linear = parts.find("models", "linear").build(spec, parts.options("models", "linear", {}))
     seconds = sum(e.duration for e in episodes)
-    console.print(f"{len(episodes)} episodes, {seconds:.1f} s, {len(data)} stretches of {length} steps of {spec.model_dt:g} s", highlight=False)
+    console.print(f"{len(episodes)} episodes, {seconds:.1f} s, {len(data)} stretches of {model.stretch} steps of {spec.model_dt:g} s", highlight=False)
     with Progress(SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn(), console=console, transient=True) as bar:
         bar.add_task(f"fitting, at most {budget:g} s", total=None)
         figures = model.fit(data, np.random.default_rng(seed), epochs=epochs, budget_s=budget)

@@ -8,7 +8,7 @@ import torch
 
 from mbrl_control.costs import shaping
 from mbrl_control.costs.base import Cost
-from mbrl_control.errors import UserError
+from mbrl_control.errors import UserError, nearest
 from mbrl_control.robot import RobotSpec
 
 
@@ -21,6 +21,8 @@ class Options:
         rates: their rates, rad/s.
         lengths: of link 1 and link 2, m.
         near: height below the top, as a share of its whole range, at which the reward for being near has fallen to 10 %.
+        straight: share of the height's reward that is lost with link 2 folded back, (1 - cos q2) / 2 of it in between: without it
+            the tip of an acrobot stays up at half height, link 1 hanging.
         near_share: share of the height's reward that is for being near; the rest grows evenly from hanging to upright.
         rate_margins: rates at which the factor for calm has fallen to 55 %, rad/s.
         effort: cost of full torque, squared in between.
@@ -29,26 +31,27 @@ class Options:
     angles: list[str] = field(default_factory=lambda: ["q1", "q2"])
     rates: list[str] = field(default_factory=lambda: ["q1_dot", "q2_dot"])
     lengths: list[float] = field(default_factory=lambda: [0.2, 0.3])
-    near: float = 0.1
+    near: float = 0.02
+    straight: float = 1.0
     near_share: float = 0.5
-    rate_margins: list[float] = field(default_factory=lambda: [8.0, 8.0])
+    rate_margins: list[float] = field(default_factory=lambda: [15.0, 15.0])
     effort: float = 0.01
 
 
 class TipHeight:
     """1 - height x calm + effort, with calm as in the control suite: (1 + gaussian) / 2 of either rate.
 
-    Height is h (1 - near_share) + near_share gaussian(1 - h), with h = 0 hanging and 1 upright.
+    Height is h (1 - near_share) + near_share gaussian(1 - h), with h = 0 hanging and 1 upright, times the factor for straightness.
     """
 
     def __init__(self, spec: RobotSpec, options: Options) -> None:
         for key in ("angles", "rates", "lengths", "rate_margins"):
             if len(getattr(options, key)) != 2:
                 raise UserError(f"costs 'tip_height': {key} = {getattr(options, key)} must be two, of joint 1 and joint 2")
-        try:
-            self.q1, self.q2, self.v1, self.v2 = (spec.state_names.index(n) for n in (*options.angles, *options.rates))
-        except ValueError as error:
-            raise UserError(f"costs 'tip_height': {error} (state signals: {', '.join(spec.state_names)})") from error
+        for name in (*options.angles, *options.rates):
+            if name not in spec.state_names:
+                raise UserError(f"costs 'tip_height': '{name}' is no state signal of '{spec.name}'{nearest(name, list(spec.state_names))}")
+        self.q1, self.q2, self.v1, self.v2 = (spec.state_names.index(n) for n in (*options.angles, *options.rates))
         self.options = options
         self.zero = torch.as_tensor(spec.action_zero, dtype=torch.float32)
         self.half = torch.as_tensor((spec.action_high - spec.action_low) / 2, dtype=torch.float32)
@@ -59,6 +62,7 @@ class TipHeight:
         l1, l2 = o.lengths
         low = (l1 * (1 + torch.cos(q1)) + l2 * (1 + torch.cos(q1 + q2))) / (2 * (l1 + l2))  # 0 upright, 1 hanging
         high = (1 - o.near_share) * (1 - low) + o.near_share * shaping.gaussian(low, o.near)
+        high = high * (1 - o.straight * (1 - torch.cos(q2)) / 2)
         calm1 = (1 + shaping.gaussian(state[..., self.v1], o.rate_margins[0])) / 2
         calm2 = (1 + shaping.gaussian(state[..., self.v2], o.rate_margins[1])) / 2
         return 1 - high * calm1 * calm2

@@ -53,7 +53,7 @@ def effective_action(episode: Episode, start: np.ndarray, dt: float, delays: np.
 
         def integral(at: np.ndarray, axis: int = axis) -> np.ndarray:
             cell = np.clip(np.searchsorted(episode.time, at, side="right") - 1, 0, len(episode.time) - 1)
-            return total[cell, axis] + episode.action[cell, axis] * (at - episode.time[cell])
+            return np.asarray(total[cell, axis] + episode.action[cell, axis] * (at - episode.time[cell]))
 
         out[:, axis] = (integral(end) - integral(begin)) / dt
     return out

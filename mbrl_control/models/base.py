@@ -72,7 +72,13 @@ class Model(Protocol):
 
 
 class LearnedModel(Model, Protocol):
-    """A model that is fitted to data and can be saved."""
+    """A model that is fitted to data and can be saved.
+
+    Attributes:
+        stretch: model steps per stretch of training data that `fit` wants.
+    """
+
+    stretch: int
 
     def fit(self, data: Sequences, rng: np.random.Generator, *, epochs: int = ..., budget_s: float = ...,
             holdout: float | Sequences = ...) -> dict[str, float]:

@@ -68,8 +68,8 @@ class CasadiModel(KnownModel):
             raise UserError(f"{who}: states of '{options.system}' are {', '.join(system.states)}; option 'states' must give the signal for "
                             f"each, out of {', '.join(spec.state_names)}; it gives {', '.join(states)}")
         if sorted(filter(None, inputs)) != sorted(spec.command_names) or len(inputs) != len(system.inputs):
-            raise UserError(f"{who}: inputs of '{options.system}' are {', '.join(system.inputs)}; option 'inputs' must give the command for "
-                            f"each ('' for none) and use all of {', '.join(spec.command_names)}; it gives {inputs}")
+            raise UserError(f"{who}: inputs of '{options.system}' are {', '.join(system.inputs)}; option 'inputs' must give the command "
+                            f"for each ('' for none) and use all of {', '.join(spec.command_names)}; it gives {inputs}")
         self.order = np.array([spec.state_names.index(n) for n in states])
         self.driven = np.array([i for i, n in enumerate(inputs) if n])
         self.command = np.array([spec.command_names.index(n) for n in inputs if n])

@@ -14,23 +14,27 @@ from mbrl_control.robot import RobotSpec
 class Encoding:
     """Features of a state and a command, and how a prediction becomes the next state.
 
-    The features are `[state (S), sin (W), cos (W), action (A)]`, all in physical units. `visible` tells which of them the
-    dynamics may depend on: a wrapping angle only through its sine and cosine, an ignored signal not at all. The raw state
-    is kept among the features so that one matrix product carries it over to the next state (see `carry`).
+    The features are `[state (S), sin (W), cos (W), action (A), tanh(rate / friction) (R)]`, the first four in physical
+    units. `visible` tells which of them the dynamics may depend on: a wrapping angle only through its sine and cosine, an
+    ignored signal not at all. The raw state is kept among the features so that one matrix product carries it over to the
+    next state (see `carry`). The last R are there for a robot with dry friction, whose jump at zero rate a smooth network
+    learns only from much data; `friction` (rad/s or m/s) is the rate at which it is nearly saturated, 0 for none.
 
     With z [S] the model's output for a step, the next state is `state @ carry + z @ spread`. Without integration that is
     state + z. With it, a position q whose rate v is measured follows the trapezoid rule, q' = q + dt (v + v') / 2 + z_q,
     so that z_q is only the small part which the rates do not tell.
     """
 
-    def __init__(self, spec: RobotSpec, integrate: bool) -> None:
+    def __init__(self, spec: RobotSpec, integrate: bool, friction: float = 0.0) -> None:
         wraps = spec.wraps
         ignored = np.array([n in spec.model.ignore for n in spec.state_names])
         self.state_dim, self.action_dim = spec.state_dim, spec.action_dim
         self.angles = torch.tensor(np.flatnonzero(wraps & ~ignored))
         shown = len(self.angles)
-        self.inputs = spec.state_dim + 2 * shown + spec.action_dim
-        self.visible = np.concatenate([~wraps & ~ignored, np.ones(2 * shown + spec.action_dim, bool)])
+        rates = [rate for _, rate in spec.rate_pairs if not ignored[rate]] if friction else []
+        self.rates, self.friction = torch.tensor(rates, dtype=torch.long), friction
+        self.inputs = spec.state_dim + 2 * shown + spec.action_dim + len(rates)
+        self.visible = np.concatenate([~wraps & ~ignored, np.ones(2 * shown + spec.action_dim + len(rates), bool)])
         self.carry = torch.eye(spec.state_dim)
         self.spread = torch.eye(spec.state_dim)
         if integrate:
@@ -43,15 +47,19 @@ class Encoding:
 
     def features(self, state: torch.Tensor, action: torch.Tensor) -> torch.Tensor:
         """[..., I] features of state [..., S] and action [..., A] (equal leading shapes)."""
-        if not len(self.angles):
-            return torch.cat((state, action), -1)
-        angle = state[..., self.angles]
-        return torch.cat((state, angle.sin(), angle.cos(), action), -1)
+        parts = [state]
+        if len(self.angles):
+            angle = state[..., self.angles]
+            parts += [angle.sin(), angle.cos()]
+        parts.append(action)
+        if len(self.rates):
+            parts.append((state[..., self.rates] * (1 / self.friction)).tanh())
+        return torch.cat(parts, -1)
 
     def targets(self, state: torch.Tensor, following: torch.Tensor) -> torch.Tensor:
         """[..., S] the output z that leads from `state` to `following` exactly."""
-        change: torch.Tensor = following - state @ self.carry.to(state)
-        return change @ torch.linalg.inv(self.spread.to(state))
+        out: torch.Tensor = (following - state @ self.carry.to(state)) @ torch.linalg.inv(self.spread.to(state))
+        return out
 
     def with_mirror_images(self, data: Sequences) -> Sequences:
         """The data and its mirror image (twice as many stretches), or the data alone for a robot without symmetry."""
@@ -69,6 +77,8 @@ class Normaliser:
         input_inverse: [I] 1 / standard deviation; 0 where invisible, which is what hides a feature.
         target_mean: [S] mean of z.
         target_scale: [S] standard deviation of z.
+        error_scale: [S] standard deviation of the next state about the mean change: the unit of errors and variances. For an
+            integrated position it holds the share that comes through the rate.
         change: [S] root mean square one-step change of the state.
     """
 
@@ -76,6 +86,7 @@ class Normaliser:
     input_inverse: torch.Tensor
     target_mean: torch.Tensor
     target_scale: torch.Tensor
+    error_scale: torch.Tensor
     change: torch.Tensor
 
     @staticmethod
@@ -89,7 +100,18 @@ class Normaliser:
         change = _alive((state[:, 1:] - state[:, :-1]).square().mean((0, 1)).sqrt())
         # Positions that their rates explain to rounding would otherwise make the scale, and the loss, meaningless.
         scale = torch.maximum(z.std(0, correction=0), 1e-3 * change)
-        return Normaliser(mean * visible, visible / deviation, z.mean(0), scale, change)
+        error = (scale.square() @ encoding.spread.double().square()).sqrt()
+        return Normaliser(mean * visible, visible / deviation, z.mean(0), scale, error, change)
+
+    @staticmethod
+    def neutral(inputs: int, outputs: int) -> Normaliser:
+        """Statistics before any data, of the right shapes."""
+        zero, one = torch.zeros(inputs, dtype=torch.float64), torch.ones(outputs, dtype=torch.float64)
+        return Normaliser(zero, zero.clone(), torch.zeros_like(one), one, one.clone(), one.clone())
+
+    def cast(self, dtype: torch.dtype) -> Normaliser:
+        """The same statistics in another precision."""
+        return Normaliser(*(t.to(dtype) for t in vars(self).values()))
 
 
 def _floored_std(values: torch.Tensor) -> torch.Tensor:

@@ -15,11 +15,17 @@ from torch.nn import functional
 from mbrl_control.data.sequences import Sequences
 from mbrl_control.errors import DataError, SnapshotError
 from mbrl_control.models import network
-from mbrl_control.models.base import Gaussian, Snapshot, Step, check_spec
+from mbrl_control.models.base import Gaussian, Step, check_spec
 from mbrl_control.models.encoding import Encoding, Normaliser
 from mbrl_control.robot import RobotSpec
+from mbrl_control.store.snapshot import Snapshot
 
 KIND = "ensemble"
+COLD_SHARE = 0.3
+SMALL_BATCH, SMALL_EPOCH = 32, 8
+CLIP = 5.0
+MEAN_SQUARE_FLOOR = 1e-8
+HELD_TRANSITIONS = 10_000
 
 
 @dataclass(frozen=True)
@@ -27,19 +33,24 @@ class Options:
     """Settings of the ensemble.
 
     Attributes:
-        learning_rate: of Adam.
+        stretch: model steps per stretch of training data; more than one trains on open-loop errors over that many steps,
+            which costs a longer fit and pays where measurements are noisy.
+        friction: rate (rad/s or m/s) at which dry friction is nearly saturated; 0 for a robot without.
+        integrate: positions follow from their rates by the trapezoid rule, plus a small learned correction.
+        learning_rate: of Adam at the beginning of a fit; it falls along a half cosine to a twentieth.
         batch: transitions per member and gradient step.
         weight_decay: decoupled, per gradient step times the learning rate.
         elites: how many of the members, best on held-out data first, are used to predict; 0 for all.
-        integrate: positions follow from their rates by the trapezoid rule, plus a small learned correction.
         patience: epochs without an improvement of any member on held-out data that end a fit.
     """
 
-    learning_rate: Annotated[float, Field(gt=0, le=1)] = 1e-3
+    stretch: Annotated[int, Field(ge=1, le=1000)] = 1
+    friction: Annotated[float, Field(ge=0, le=100)] = 0.0
+    integrate: bool = True
+    learning_rate: Annotated[float, Field(gt=0, le=1)] = 2e-3
     batch: Annotated[int, Field(ge=1, le=1_000_000)] = 256
     weight_decay: Annotated[float, Field(ge=0, le=1)] = 1e-5
     elites: Annotated[int, Field(ge=0, le=20)] = 0
-    integrate: bool = True
     patience: Annotated[int, Field(ge=1, le=1000)] = 8
 
 
@@ -57,6 +68,7 @@ class _Folded(NamedTuple):
         last: [E, h, S] to the change of state.
         base: ([E, I, S], [E, 1, S]) carries the state over, float32.
         spread: ([E, h, S], [E, 1, S]) to the raw log-variance.
+        error_scale: [S] unit of the standard deviation.
     """
 
     first: tuple[torch.Tensor, torch.Tensor]
@@ -64,6 +76,7 @@ class _Folded(NamedTuple):
     last: torch.Tensor
     base: tuple[torch.Tensor, torch.Tensor]
     spread: tuple[torch.Tensor, torch.Tensor]
+    error_scale: torch.Tensor
 
 
 class Ensemble:
@@ -81,12 +94,12 @@ class Ensemble:
         self.dt, self.version = spec.model_dt, 0
         self.trained = spec.model.members
         self.members = min(options.elites or self.trained, self.trained)
-        self.encoding = Encoding(spec, options.integrate)
+        self.stretch = options.stretch
+        self.encoding = Encoding(spec, options.integrate, options.friction)
         self._sizes = [self.encoding.inputs, *spec.model.hidden, 2 * spec.state_dim]
         self._weights = network.initial(self.trained, self._sizes, np.random.default_rng(0))
         self._elites = torch.arange(self.members)
-        inputs, outputs = torch.zeros(self.encoding.inputs), torch.ones(spec.state_dim)
-        self._norm = Normaliser(inputs, inputs.clone(), torch.zeros_like(outputs), outputs, outputs.clone())
+        self._norm = Normaliser.neutral(self.encoding.inputs, spec.state_dim)
         self._adam: list[tuple[torch.Tensor, torch.Tensor, float]] = []
         self._dtype = torch.float32
         self._folded: _Folded | None = None
@@ -132,7 +145,7 @@ class Ensemble:
         to change the precision.
         """
         self._dtype = dtype
-        norm = Normaliser(*(t.double() for t in vars(self._norm).values()))
+        norm = self._norm
         carry, spread = self.encoding.carry.double(), self.encoding.spread.double()
         weights = [w[self._elites].double() for w in self._weights]
         size = self.spec.state_dim
@@ -142,7 +155,10 @@ class Ensemble:
         base = torch.zeros(self.members, self.encoding.inputs, size, dtype=torch.float64)
         base[:, :size] = carry
         hidden = [(w.to(dtype), b.to(dtype)) for w, b in zip(weights[2:-2:2], weights[3:-2:2], strict=True)]
-        new = _Folded(_float(first), hidden, mean[0].float(), _float((base, mean[1])), _float((last[..., size:], bias[..., size:])))
+        # A product with so few columns is three times as fast when they lie contiguous in memory.
+        narrow = mean[0].float().mT.contiguous().mT
+        new = _Folded(_float(first), hidden, narrow, _float((base, mean[1])), _float((last[..., size:], bias[..., size:])),
+                      norm.error_scale.float())
         if self._folded is not None and (not hidden or self._folded.hidden[0][0].dtype == dtype):
             _copy(self._folded, new)
         else:
@@ -154,14 +170,15 @@ class Ensemble:
         return self._folded
 
     def _hidden(self, folded: _Folded, features: torch.Tensor) -> torch.Tensor:
-        hidden = functional.silu(torch.baddbmm(folded.first[1], features, folded.first[0]).to(self._dtype))
+        hidden = functional.silu(torch.baddbmm(folded.first[1], features, folded.first[0]))
         for weight, bias in folded.hidden:
-            hidden = functional.silu(torch.baddbmm(bias, hidden, weight))
-        return hidden.float()
+            # SiLU is faster in float32 than in bfloat16, conversions included.
+            hidden = functional.silu(torch.baddbmm(bias, hidden.to(weight.dtype), weight).float())
+        return hidden
 
     def _deviation(self, folded: _Folded, hidden: torch.Tensor) -> torch.Tensor:
         raw = torch.baddbmm(folded.spread[1], hidden, folded.spread[0])
-        return (0.5 * network.bounded_log_variance(raw)).exp() * self._norm.target_scale.float()
+        return (0.5 * network.bounded_log_variance(raw)).exp() * folded.error_scale
 
     # ---- training
 
@@ -178,43 +195,52 @@ class Ensemble:
                 the same blocks of time in every refit, so that a warm start has not trained on them.
 
         Returns:
-            Figures: `transitions`, `epochs`, `fit_s`, `nll` of the last epoch, `holdout_mse` (normalised, mean of elites).
+            Figures: `transitions`, `epochs`, `fit_s`, `loss` of the last epoch, `holdout_mse` (in units of the variance of
+            one step; geometric mean over steps, signals and elites).
         """
         began = time.monotonic()
         train, held = (data, holdout) if isinstance(holdout, Sequences) else split(data, self.dt, holdout)
         if not len(train) or not len(held):
             raise DataError(f"{len(data)} stretches of data are too few to fit '{self.spec.name}': record at least a second more")
         train = self.encoding.with_mirror_images(train)
+        cold = not self.version
         self._renormalise(Normaliser.of(train, self.encoding), rng)
-        norm = Normaliser(*(t.float() for t in vars(self._norm).values()))
+        norm = self._norm.cast(torch.float32)
         state, action = (torch.tensor(a, dtype=torch.float32) for a in (train.state, train.action))
-        held_data = tuple(torch.tensor(a, dtype=torch.float32).expand(self.trained, *a.shape) for a in (held.state, held.action))
-        count, batch = len(state), min(self.options.batch, len(state))
+        held_data = self._held(held)
+        count, stretch = action.shape[:2]
         bootstrap = torch.as_tensor(rng.integers(0, count, (self.trained, count)))
         weights = [w.requires_grad_() for w in self._weights]
         optimiser = torch.optim.AdamW(weights, self.options.learning_rate, weight_decay=self.options.weight_decay, fused=True)
         self._resume(optimiser, weights)
         best = [w.detach().clone() for w in weights]
-        best_error = self._error(norm, held_data) if self.version else torch.full((self.trained,), math.inf)
-        stale, epoch, nll = 0, 0, math.nan
+        best_error = torch.full((self.trained,), math.inf) if cold else self._error(norm, held_data)
+        stale, epoch, loss_sum, loss_count = 0, 0, 0.0, 1
         while epoch < epochs and stale < self.options.patience and time.monotonic() - began < budget_s:
-            epoch += 1
-            order = torch.as_tensor(rng.permuted(np.tile(np.arange(count), (self.trained, 1)), axis=1))
-            rows = bootstrap.gather(1, order)
-            total, steps = 0.0, 0
-            for first in range(0, count - batch + 1, batch):
+            for group in optimiser.param_groups:
+                group["lr"] = self.options.learning_rate * (0.525 + 0.475 * math.cos(math.pi * epoch / epochs))
+            # A network that knows nothing yet diverges within a stretch: it learns single steps first.
+            steps = 1 if cold and epoch < COLD_SHARE * epochs else stretch
+            rows = bootstrap.gather(1, torch.as_tensor(rng.permuted(np.tile(np.arange(count), (self.trained, 1)), axis=1)))
+            batch = min(max(1, min(self.options.batch, max(SMALL_BATCH, count // SMALL_EPOCH)) // steps), count)
+            # Stretches overlap, so that an epoch of long ones holds each transition as often as an epoch of single steps.
+            used = max(batch, count // steps)
+            loss_sum, loss_count = 0.0, 0
+            for first in range(0, used - batch + 1, batch):
                 chosen = rows[:, first:first + batch]
-                loss = self._loss(norm, state[chosen], action[chosen])
+                begin = int(rng.integers(stretch - steps + 1))
+                loss = self._loss(norm, state[chosen, begin:begin + steps + 1], action[chosen, begin:begin + steps])
                 optimiser.zero_grad()
                 torch.autograd.backward(loss)
+                network.clip_per_member(weights, CLIP)
                 optimiser.step()
-                total, steps = total + float(loss.detach()), steps + 1
+                loss_sum, loss_count = loss_sum + float(loss.detach()), loss_count + 1
                 if time.monotonic() - began > budget_s:
                     break
-            nll = total / max(steps, 1) / self.trained
+            epoch += 1
             error = self._error(norm, held_data)
             better = error < best_error
-            stale = 0 if bool((error < 0.999 * best_error).any()) else stale + 1
+            stale = 0 if bool((error < best_error - 1e-3).any()) or steps < stretch else stale + 1
             best_error = torch.where(better, error, best_error)
             for kept, now in zip(best, weights, strict=True):
                 kept[better] = now.detach()[better]
@@ -223,31 +249,48 @@ class Ensemble:
         self._elites = torch.sort(torch.argsort(best_error)[:self.members]).values
         self.version += 1
         self.prepare(self._dtype)
-        return {"transitions": float(len(data) * data.action.shape[1]), "epochs": float(epoch), "fit_s": time.monotonic() - began,
-                "nll": nll, "holdout_mse": float(best_error[self._elites].mean())}
+        return {"transitions": float(len(data) * stretch), "epochs": float(epoch), "fit_s": time.monotonic() - began,
+                "loss": loss_sum / loss_count / self.trained, "holdout_mse": float(best_error[self._elites].mean().exp())}
 
     def _unroll(self, norm: Normaliser, state: torch.Tensor, action: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Means from the first state on and log-variances, [E, B, K, S] each, for state [E, B, K+1, S], action [E, B, K, A]."""
-        size, now, means, spreads = self.spec.state_dim, state[:, :, 0], [], []
+        """Normalised open-loop errors [E, B, K, S] and the first step's log-variance [E, B, S].
+
+        Args:
+            norm: float32 statistics.
+            state: [E, B, K + 1, S].
+            action: [E, B, K, A].
+        """
+        size, now, means, raw = self.spec.state_dim, state[:, :, 0], [], torch.empty(0)
         for k in range(action.shape[2]):
             features = self.encoding.features(now, action[:, :, k])
             out = network.forward(self._weights, (features - norm.input_mean) * norm.input_inverse)
+            raw = out[..., size:] if k == 0 else raw
             now = now @ self.encoding.carry + (out[..., :size] * norm.target_scale + norm.target_mean) @ self.encoding.spread
             means.append(now)
-            spreads.append(network.bounded_log_variance(out[..., size:]))
-        return torch.stack(means, 2), torch.stack(spreads, 2)
+        return (state[:, :, 1:] - torch.stack(means, 2)) / norm.error_scale, network.bounded_log_variance(raw)
 
     def _loss(self, norm: Normaliser, state: torch.Tensor, action: torch.Tensor) -> torch.Tensor:
-        mean, log_variance = self._unroll(norm, state, action)
-        error = (state[:, :, 1:] - mean) / norm.target_scale
-        return network.gaussian_nll(error, log_variance).mean((1, 2, 3)).sum()
+        """Likelihood of the means with one unknown variance per step and signal, plus that of the variances given the means.
 
-    @torch.inference_mode()
-    def _error(self, norm: Normaliser, held: tuple[torch.Tensor, ...]) -> torch.Tensor:
-        """[E] mean squared open-loop error on held-out data, in units of the target scale."""
-        state, action = held
-        mean, _ = self._unroll(norm, state, action)
-        return ((state[:, :, 1:] - mean) / norm.target_scale).square().mean((1, 2, 3)).clone()
+        With the variance put at its best value, the Gaussian likelihood of a batch of errors is log(mean square) / 2, which
+        weighs all steps and signals alike whatever their size. The variance head learns from the errors as they are: it must
+        not buy likelihood by giving up the mean where it is hard (Seitzer et al. 2022).
+        """
+        error, log_variance = self._unroll(norm, state, action)
+        means = 0.5 * (error.square().mean(1) + MEAN_SQUARE_FLOOR).log().mean((1, 2))
+        variances = network.gaussian_nll(error[:, :, 0].detach(), log_variance).mean((1, 2))
+        return (means + variances).sum()
+
+    def _held(self, held: Sequences) -> tuple[torch.Tensor, torch.Tensor]:
+        """Held-out state [E, B, K+1, S] and action [E, B, K, A], thinned so that choosing weights costs little."""
+        rows = np.unique(np.linspace(0, len(held) - 1, max(50, HELD_TRANSITIONS // held.action.shape[1])).round().astype(int))
+        state, action = (torch.tensor(a[rows], dtype=torch.float32) for a in (held.state, held.action))
+        return state.expand(self.trained, *state.shape), action.expand(self.trained, *action.shape)
+
+    @torch.no_grad()
+    def _error(self, norm: Normaliser, held: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
+        """[E] log of the mean square open-loop error on held-out data, mean over steps and signals."""
+        return (self._unroll(norm, *held)[0].square().mean(1) + MEAN_SQUARE_FLOOR).log().mean((1, 2))
 
     def _renormalise(self, new: Normaliser, rng: np.random.Generator) -> None:
         """Take over new statistics; fitted weights are rewritten so that the function stays what it was."""
@@ -264,7 +307,7 @@ class Ensemble:
             last[..., :size] *= out.float()
             last_bias[..., :size] *= out.float()
             last_bias[..., :size] += ((old.target_mean - new.target_mean) / new.target_scale).float()
-            last_bias[..., size:] += 2 * out.log().float()
+            last_bias[..., size:] += 2 * (old.error_scale / new.error_scale).log().float()
         self._norm = new
 
     def _resume(self, optimiser: torch.optim.Optimizer, weights: list[torch.Tensor]) -> None:

@@ -65,9 +65,10 @@ def _double_pendulum(x: Any, u: Any, p: dict[str, float]) -> Any:
 
 SYSTEMS = {
     "pendulum": System(("theta", "theta_dot"), ("torque",), _pendulum, {"m": 1.0, "l": 1.0, "I": 1.001, "g": 9.81, "b": 0.02}),
-    "cartpole": System(("x", "theta", "x_dot", "theta_dot"), ("force",), _cartpole,
-                       {"m_cart": 1.0, "m_pole": 0.1, "l": 0.5, "I": 0.0344245927672956, "g": 9.81, "b_cart": 5e-4, "b_pole": 2e-6, "gear": 10.0}),
-    # Identified on the real robot, design C.1, model 1.0 (see docs of the robots acrobot and pendubot).
+    # The control suite's; I is that of its pole, a capsule of radius 0.045 m, about the pivot.
+    "cartpole": System(("x", "theta", "x_dot", "theta_dot"), ("force",), _cartpole, {
+        "m_cart": 1.0, "m_pole": 0.1, "l": 0.5, "I": 0.0344245927672956, "g": 9.81, "b_cart": 5e-4, "b_pole": 2e-6, "gear": 10.0}),
+    # Identified on a real robot: DFKI underactuated lab, design C.1, model 1.0 (see the robots acrobot and pendubot).
     "double_pendulum": System(("q1", "q2", "q1_dot", "q2_dot"), ("torque1", "torque2"), _double_pendulum, {
         "m1": 0.5234602302310271, "m2": 0.6255677234174437, "l1": 0.2, "r1": 0.2, "r2": 0.25569305436052964,
         "I1": 0.031887199591513114, "I2": 0.05086984812807257, "Ir": 6.287203962819607e-05, "gr": 6.0, "g": 9.81,

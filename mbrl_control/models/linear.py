@@ -10,8 +10,9 @@ import torch
 
 from mbrl_control.data.sequences import Sequences
 from mbrl_control.errors import DataError, SnapshotError
-from mbrl_control.models.base import Gaussian, Snapshot, Step, check_spec
+from mbrl_control.models.base import Gaussian, Step, check_spec
 from mbrl_control.robot import RobotSpec
+from mbrl_control.store.snapshot import Snapshot
 
 KIND = "linear"
 
@@ -41,6 +42,7 @@ class Linear:
     """
 
     members = 1
+    stretch = 1
 
     def __init__(self, spec: RobotSpec, options: Options) -> None:
         self.spec, self.options = spec, options

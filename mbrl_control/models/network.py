@@ -46,3 +46,18 @@ def bounded_log_variance(raw: torch.Tensor) -> torch.Tensor:
 def gaussian_nll(error: torch.Tensor, log_variance: torch.Tensor) -> torch.Tensor:
     """Negative log-likelihood of each element, without the constant log(2 pi) / 2."""
     return 0.5 * (error.square() * (-log_variance).exp() + log_variance)
+
+
+def clip_per_member(parameters: list[torch.Tensor], limit: float) -> None:
+    """Scale every member's gradient to at most `limit` in norm, in place; one that is not finite becomes 0.
+
+    A burst in one member must neither slow the others nor stay in the optimiser's averages.
+    """
+    gradients = [p.grad for p in parameters if p.grad is not None]
+    norm = torch.stack([g.square().sum((1, 2)) for g in gradients]).sum(0).sqrt()
+    finite = norm.isfinite()
+    factor = (limit / norm.clamp(min=limit))[:, None, None]
+    for gradient in gradients:
+        gradient.mul_(factor)
+        if not finite.all():
+            gradient[~finite] = 0.0

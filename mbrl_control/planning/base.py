@@ -21,22 +21,28 @@ from mbrl_control.planning.actions import ActionSpace
 from mbrl_control.planning.delays import Delays
 from mbrl_control.planning.knots import spline_matrix
 from mbrl_control.planning.noise import noise_bank
-from mbrl_control.planning.plan import Plan, PlanRequest, Verdict, shift
+from mbrl_control.planning.plan import Plan, PlanRequest, Verdict, cell, shift
 from mbrl_control.planning.proposals import Proposal
 from mbrl_control.planning.rollout import rollout
 from mbrl_control.robot import RobotSpec
 
 EXPLORE_BETA = 2.0
+# How far to go from the last plan to the refitted mean: a mean of few elites is noisy, and near the optimum it overshoots.
+STRIDES = torch.tensor([1.0, 0.5, 0.25])[:, None, None]
 
 
 @dataclass(frozen=True)
 class Problem:
     """What all iterations of one plan share; actions in half ranges.
 
+    Rows live on the grid of whole multiples of the model step, whatever the time of the request, so that warm starts move by whole
+    cells and nothing is smeared by planning often. What is sent, and rolled out, is their mean over the cells from the first action on.
+
     Attributes:
         seq: number of the request; chooses the noise.
         start: [S] state when the first action takes effect on the fastest axis.
         last: [A] last command sent before the plan.
+        part: share of the first cell of the rows that is over when the first action is sent.
         pending: [H, A] commands sent that slower axes still have before them, physical units; None without such.
         fixed: [R, H, A] rows that are candidates in every iteration; row 0 is the nominal.
         names: source of each fixed row.
@@ -45,6 +51,7 @@ class Problem:
     seq: int
     start: torch.Tensor
     last: torch.Tensor
+    part: float
     pending: torch.Tensor | None
     fixed: torch.Tensor
     names: list[str]
@@ -87,8 +94,8 @@ class SamplingPlanner(ABC):
         init_std: spread at the start of every plan, in half ranges.
         min_std: floor of the spread.
         momentum: share of the old mean and spread that a refit keeps.
-        execute: `mean` plays the refitted mean, or the last plan or a proposal if that is predicted to be better (right for
-            learned models, whose best sample is the luckiest error); `best` the best candidate (right for known models).
+        execute: `mean` plays the refitted mean, or a part of the way to it, or the last plan or a proposal, whichever is predicted to
+            be best (right for learned models, whose best sample is the luckiest error); `best` the best candidate (known models).
 
     Attributes:
         sources: further candidate rows; set it to add some.
@@ -107,6 +114,7 @@ class SamplingPlanner(ABC):
         self.horizon, self.iterations, self.candidates = p.horizon, p.iterations, p.candidates
         self.init_std, self.min_std, self.momentum, self.execute = init_std, min_std, momentum, execute
         self.space, self.delays = ActionSpace(spec), Delays(spec)
+        self.ranged = risk.Ranges.of(spec)
         matrix = spline_matrix(p.horizon, p.knots, p.spline)
         self.matrix = torch.as_tensor(matrix, dtype=torch.float32)
         self.inverse = torch.as_tensor(np.linalg.pinv(matrix), dtype=torch.float32)
@@ -186,11 +194,12 @@ class SamplingPlanner(ABC):
     def prepare(self, request: PlanRequest, previous: Plan | None) -> tuple[Problem, Search]:
         """The start state and the rows that stand in every iteration; and where the search starts."""
         space, horizon = self.space, self.horizon
-        elapsed = request.apply_time - previous.start if previous else 0.0
+        here, part = cell(request.apply_time, dt := self.spec.model_dt)
         if previous is None:
-            rows = space.zero.expand(1, horizon, -1).clone()
+            rows, cells = space.zero.expand(1, horizon, -1).clone(), 0
         else:
-            rows = torch.as_tensor(shift(previous.carry, self.spec.model_dt, elapsed), dtype=torch.float32)
+            cells = min(horizon, max(0, here - cell(previous.start, dt)[0]))
+            rows = torch.as_tensor(shift(previous.carry, dt, cells * dt), dtype=torch.float32)
         last = space.normal(torch.as_tensor(request.sent[-1], dtype=torch.float32)) if len(request.sent) else space.zero
         fixed = [rows[:1], last.expand(1, horizon, -1), space.zero.expand(1, horizon, -1)]
         names = ["nominal", "hold", "hold"]
@@ -198,12 +207,12 @@ class SamplingPlanner(ABC):
             found = space.normal(source.rows(request).to(torch.float32))
             # A row that is not finite would spoil every weighted mean, even with weight 0.
             found = found[found.isfinite().all(-1).all(-1)]
-            fixed.append(found)
+            fixed.append((1 - part) * found + part * torch.cat([found[:, :1], found[:, :-1]], 1))
             names += [source.name] * len(found)
-        past_end = min(horizon, max(0, math.ceil(elapsed / self.spec.model_dt - 1e-9)))
         mean = self.inverse @ rows[0]
-        search = Search(mean, torch.full_like(mean, self.init_std), self.revive(rows[1:], rows[0], past_end), rows[0])
-        return Problem(request.seq, self.predict_start(request), last, self.delays.pending(request), torch.cat(fixed), names), search
+        search = Search(mean, torch.full_like(mean, self.init_std), self.revive(rows[1:], rows[0], cells), rows[0])
+        pending = self.delays.pending(request)
+        return Problem(request.seq, self.predict_start(request), last, part, pending, torch.cat(fixed), names), search
 
     def iterate(self, search: Search, problem: Problem, i: int, final: bool) -> None:
         """One round: sample, score, note the best, refit the search distribution in place."""
@@ -220,17 +229,26 @@ class SamplingPlanner(ABC):
         else:
             search.kept = search.kept[:0]
 
+    def sent(self, rows: torch.Tensor, problem: Problem) -> torch.Tensor:
+        """[N, H, A] what is sent from the first action on, in half ranges, for rows [N, H, A]."""
+        if problem.part:
+            rows = (1 - problem.part) * rows + problem.part * torch.cat([rows[:, 1:], rows[:, -1:]], 1)
+        return self.space.limit(rows, problem.last)
+
     def score(self, rows: torch.Tensor, problem: Problem) -> torch.Tensor:
         """Risk-aggregated cost [N] of candidates [N, H, A] in half ranges; +inf where not finite."""
         p = self.spec.planner
-        actions = self.delays.played(self.space.physical(rows), problem.pending)
+        sent = self.sent(rows, problem)
+        actions = self.delays.played(self.space.physical(sent), problem.pending)
         states = rollout(self.model, problem.start, actions, p.propagation, self.rng)
         returns = self.cost.stage(states[:, :, 1:], actions[None]).sum(-1) + self.cost.terminal(states[:, :, -1])
+        if self.ranged is not None:
+            returns = returns + p.range_weight * self.ranged(states[:, :, 1:])
         cost = risk.aggregate(returns, p)
         if p.disagreement and len(states) > 1:
             cost = cost + p.disagreement * risk.disagreement(states[:, :, 1:], self.model.scale())
         if p.smoothness:
-            cost = cost + p.smoothness * risk.roughness(rows, problem.last)
+            cost = cost + p.smoothness * risk.roughness(sent, problem.last)
         return torch.where(torch.isfinite(cost), cost, math.inf)
 
     def note(self, search: Search, problem: Problem, rows: torch.Tensor, costs: torch.Tensor, names: list[str]) -> bool:
@@ -257,24 +275,24 @@ class SamplingPlanner(ABC):
         """The row [1, H, A] to play, and its cost."""
         if self.execute == "best":
             return search.best[None], search.best_cost
-        mean = self.space.limit((self.matrix @ search.mean)[None], problem.last)
-        cost = float(self.score(mean, problem))
-        search.stats["rollouts"] += 1
-        other = int(search.fixed_costs.argmin())
-        if cost <= float(search.fixed_costs[other]):
-            return mean, cost
-        if math.isfinite(float(search.fixed_costs[other])):
-            return self.space.limit(problem.fixed[other][None], problem.last), float(search.fixed_costs[other])
-        return search.best[None], search.best_cost
+        nominal = problem.fixed[:1]
+        rows = self.space.limit(nominal + STRIDES * ((self.matrix @ search.mean)[None] - nominal), problem.last)
+        costs = torch.cat([self.score(rows, problem), search.fixed_costs])
+        search.stats["rollouts"] += len(rows)
+        least = int(costs.argmin())
+        if not math.isfinite(float(costs[least])):
+            return search.best[None], search.best_cost
+        rows = torch.cat([rows, self.space.limit(problem.fixed, problem.last)])
+        return rows[least, None], float(costs[least])
 
     def _answer(self, request: PlanRequest, problem: Problem, search: Search, row: torch.Tensor, cost: float, verdict: Verdict,
                 done: int, begin: float) -> Plan:
         trainer = self.spec.trainer
         noise = trainer.noise * math.exp(-request.experience_s / trainer.noise_fade_s)
-        played = row
+        sent = self.sent(row, problem)
         if noise > 1e-3:
-            played = self.space.limit(row + noise * self.explore[request.seq % len(self.explore)], problem.last)
-        actions = self.space.physical(played)[0].numpy().astype(np.float64)
+            sent = self.space.limit(sent + noise * self.explore[request.seq % len(self.explore)], problem.last)
+        actions = self.space.physical(sent)[0].numpy().astype(np.float64)
         carry = torch.cat([row, search.kept]).numpy().astype(np.float64)
         return Plan(request.seq, request.apply_time, self.spec.model_dt, actions, cost, verdict, self.model.version, done,
                     self.clock() - begin, search.best_source, carry, self._stats(search))
@@ -283,9 +301,9 @@ class SamplingPlanner(ABC):
         """The last plan as it stands: it is not stretched, so that it runs out at its own end; without one, do nothing."""
         if previous is None:
             still = self.space.zero.expand(1, self.horizon, -1)
-            actions, carry = self.space.physical(still)[0].numpy(), still.numpy()
-            previous = Plan(request.seq, request.apply_time, self.spec.model_dt, actions.astype(np.float64), math.inf, Verdict.FALLBACK, 0,
-                            done, 0.0, "nominal", carry.astype(np.float64))
+            actions, carry = (t.numpy().astype(np.float64) for t in (self.space.physical(still)[0], still))
+            previous = Plan(request.seq, request.apply_time, self.spec.model_dt, actions, math.inf, Verdict.FALLBACK, 0, done, 0.0,
+                            "nominal", carry)
         return dataclasses.replace(previous, seq=request.seq, cost=math.inf, verdict=Verdict.FALLBACK, model_version=self.model.version,
                                    iterations=done, latency_s=self.clock() - begin, winner="nominal", stats=self._stats(search))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from enum import IntEnum
 
@@ -55,7 +56,8 @@ class Plan:
         iterations: iterations done.
         latency_s: seconds from request to plan.
         winner: proposal source that the result came from.
-        carry: [R, H, A] rows that the next plan starts from (row 0 the nominal).
+        carry: [R, H, A] rows that the next plan starts from (row 0 the nominal), in half ranges, on the grid of whole multiples of
+            dt: cell 0 is the one that `start` lies in. So plans at any rate pass them on without smearing them.
         stats: further numbers, for reports.
     """
 
@@ -76,6 +78,13 @@ class Plan:
         """[A] action held at `time`; the first before the start, None after the end."""
         cell = float(time - self.start) / self.dt + 1e-9
         return self.actions[int(max(cell, 0.0))] if cell < len(self.actions) else None
+
+
+def cell(time: float, dt: float) -> tuple[int, float]:
+    """The cell of the grid of whole multiples of dt that a time lies in, and how far in: [0, 1)."""
+    whole = math.floor(time / dt + 1e-6)
+    part = time / dt - whole
+    return whole, part if part > 1e-6 else 0.0
 
 
 def shift(rows: np.ndarray, dt: float, elapsed: float) -> np.ndarray:

@@ -15,5 +15,5 @@ class Proposal(Protocol):
     name: str
 
     def rows(self, request: PlanRequest) -> torch.Tensor:
-        """[R, H, A] actions in physical units for a request; rows that are not finite are left out."""
+        """[R, H, A] actions in physical units, the first one sent at the request's `apply_time`; rows that are not finite are left out."""
         ...

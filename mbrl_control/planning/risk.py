@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
+import numpy as np
 import torch
 
-from mbrl_control.robot import PlannerSpec
+from mbrl_control.robot import PlannerSpec, RobotSpec
 
 
 def aggregate(returns: torch.Tensor, planner: PlannerSpec) -> torch.Tensor:
@@ -35,3 +37,31 @@ def disagreement(states: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
 def roughness(rows: torch.Tensor, last: torch.Tensor) -> torch.Tensor:
     """[N] sum of squared changes from one action to the next, and from the last command sent [A] to the first, of rows [N, H, A]."""
     return rows.diff(dim=1, prepend=last.expand(len(rows), 1, -1)).square().sum((1, 2))
+
+
+@dataclass(frozen=True)
+class Ranges:
+    """How far states are outside of where the robot may be.
+
+    Attributes:
+        index: [R] signals that have a range.
+        middle: [R] of it.
+        half: [R] half of its width.
+    """
+
+    index: torch.Tensor
+    middle: torch.Tensor
+    half: torch.Tensor
+
+    @staticmethod
+    def of(spec: RobotSpec) -> Ranges | None:
+        """The ranges of a robot; None where it has none."""
+        index = np.flatnonzero(np.isfinite(spec.range_low))
+        if not len(index):
+            return None
+        low, high = (torch.as_tensor(a[index], dtype=torch.float32) for a in (spec.range_low, spec.range_high))
+        return Ranges(torch.as_tensor(index), (low + high) / 2, (high - low) / 2)
+
+    def __call__(self, states: torch.Tensor) -> torch.Tensor:
+        """[E, N] sum over steps and signals of the excess in half widths, of states [E, N, H, S]."""
+        return (((states[..., self.index] - self.middle).abs() / self.half - 1.0).clamp(min=0.0)).sum((-1, -2))

@@ -8,13 +8,13 @@ import matplotlib as mpl
 
 mpl.use("Agg")
 
-import numpy as np  # noqa: E402
-from matplotlib import pyplot as plt  # noqa: E402
-from matplotlib.axes import Axes  # noqa: E402
+import numpy as np
+from matplotlib import pyplot as plt
+from matplotlib.axes import Axes
 
-from mbrl_control.robot import RobotSpec, wrap_angle  # noqa: E402
-from mbrl_control.stack.run_log import RunLog  # noqa: E402
-from mbrl_control.stack.success import holds  # noqa: E402
+from mbrl_control.robot import RobotSpec, wrap_angle
+from mbrl_control.stack.run_log import RunLog
+from mbrl_control.stack.success import holds
 
 COLOURS = ("#1f6f8b", "#d1603d", "#6a8d3a", "#8a5a9e", "#b08900", "#4d4d4d", "#c0508f")
 

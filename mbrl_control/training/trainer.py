@@ -101,7 +101,7 @@ class Trainer:
         held_share, train, held = self.spec.trainer.holdout, [], []
         every = max(2, round(1 / held_share))
         for episode in self.episodes:
-            data = sequences(episode, self.spec, steps)
+            data = self._inside(sequences(episode, self.spec, steps))
             block = np.floor(data.start / HELD_BLOCK_S).astype(np.int64)
             last = np.floor((data.start + steps * self.spec.model_dt) / HELD_BLOCK_S).astype(np.int64)
             mine, touches = block % every == every // 2, last % every == every // 2
@@ -109,11 +109,16 @@ class Trainer:
             held.append(Sequences(data.state[mine], data.action[mine], data.start[mine]))
         return Sequences.join(train), Sequences.join(held)
 
+    def _inside(self, data: Sequences) -> Sequences:
+        """Stretches that stay within the states' ranges: what happens outside (a cart at its stop) follows other laws."""
+        inside = ((data.state >= self.spec.range_low) & (data.state <= self.spec.range_high)).all((1, 2))
+        return Sequences(data.state[inside], data.action[inside], data.start[inside])
+
     def refit(self) -> Refit:
         """Fit on all data, compare with the model in use, publish if not worse. Returns what it came to."""
         begin, trainer = time.perf_counter(), self.spec.trainer
         self._fitted_at = self.experience_s
-        train, validation = self._split(1)
+        train, validation = self._split(self.model.stretch)
         held = self._split(GATE_STEPS)[1]
         rows = len(train) * (2 if self.spec.model.mirror else 1)
         # So many passes that the wanted number of gradient steps is made, however little data there is.

@@ -14,8 +14,8 @@ import torch
 
 from mbrl_control.data.tail import EpisodeTail
 from mbrl_control.errors import DataError
-from mbrl_control.robot import RobotSpec
 from mbrl_control.priority import background
+from mbrl_control.robot import RobotSpec
 from mbrl_control.store import ModelStore
 from mbrl_control.training.trainer import Refit, Trainer
 

@@ -216,3 +216,15 @@ def test_commands_as_joint_trajectory(probe, start, run_dir, tmp_path):
     assert len(common) > 40
     assert all(m.points[0].effort[0] == values[stamp(m)] for m in common)
     assert any(m.points[0].effort[0] for m in common)
+
+
+def test_on_simulated_time_the_stamps_are_the_simulators_and_the_cadence_stays(probe, start, run_dir):
+    start("sim_node", "robot:=cartpole", "use_sim_time:=true")
+    states, decisions = probe.listen(JointState, "joint_states"), probe.listen(JointState, "mbrl/decision")
+    start("controller_node", "robot:=cartpole", f"run_dir:={run_dir}", "autostart:=true", "use_sim_time:=true")
+    # Excitation means that the state is fresh by its stamp, so both nodes go by the same clock.
+    probe.until(lambda: len(decisions) > 60 and {by_name(d)["mode"] for d in decisions[-10:]} == {Mode.EXPLORE}, "excitation")
+    assert abs(stamp(decisions[-1]) - stamp(states[-1])) < 0.5
+    assert stamp(decisions[-1]) < 60
+    times = [by_name(d)["time_s"] for d in decisions]
+    assert (times[-1] - times[0]) / (len(times) - 1) == pytest.approx(0.02, rel=0.1)

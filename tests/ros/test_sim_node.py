@@ -41,7 +41,8 @@ def test_publishes_at_its_rate_to_both_kinds_of_subscription(probe, start):
     hanging = reliable[0].position[list(reliable[0].name).index("hinge")]
     assert abs(abs(hanging) - math.pi) < 0.2
     ticks = [c.clock.sec + c.clock.nanosec * 1e-9 for c in clock]
-    assert all(abs((b - a) - 1 / spec.sim.state_hz) < 1e-6 for a, b in itertools.pairwise(ticks))
+    periods = [(b - a) * spec.sim.state_hz for a, b in itertools.pairwise(ticks)]
+    assert all(p > 0.5 and abs(p - round(p)) < 1e-4 for p in periods)  # more than one where the machine was too busy
     assert node.end(signal.SIGTERM) == 0
     assert "simulated" in node.output
 
@@ -52,14 +53,13 @@ def test_obeys_and_times_out_to_the_zero_command(probe, start):
     publisher = probe.node.create_publisher(Float64MultiArray, "commands", qos_profile_sensor_data)
     probe.until(lambda: states and publisher.get_subscription_count() == 1, "a match both ways")
     assert abs(speed(states)) < 0.1
-    push(probe, publisher, 0.5, 0.5)
-    pushed = speed(states)
-    assert pushed > 0.5
-    probe.spin(0.3)
+    push(probe, publisher, 0.2, 0.3)
+    assert speed(states) > 0.2
+    probe.spin(0.2)
     coasting = speed(states)
-    probe.spin(0.5)
-    # An undamped pole still moves the cart to and fro; a force that went on would have added 0.5 / 0.5 s * 0.5 s more.
-    assert abs(speed(states) - coasting) < 0.5 * pushed
+    probe.spin(0.3)
+    # 0.2 of 10 N on 1.1 kg would have added 0.5 m/s in that time; the pole's swing takes or gives a tenth of the speed.
+    assert abs(speed(states) - coasting) < 0.2
     publisher.publish(Float64MultiArray(data=[]))
     publisher.publish(Float64MultiArray(data=[math.nan]))
     before = len(states)

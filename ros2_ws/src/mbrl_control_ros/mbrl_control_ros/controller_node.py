@@ -187,13 +187,10 @@ class ControllerNode(LifecycleNode):
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Begin to send commands, from the next period on."""
         assert self.loop is not None
-        if self._priority:
-            for sentence in real_time(self._priority):
-                self.get_logger().warning(sentence)
-        refused = pin(cores_for("tick"))
-        if refused:
-            self.get_logger().warning(refused)
-        freeze_garbage()
+        freeze_garbage()  # before the priority is raised: it takes long enough to disturb another robot's tick
+        refused = [pin(cores_for("tick")), *(real_time(self._priority) if self._priority else [])]
+        for sentence in filter(None, refused):
+            self.get_logger().warning(sentence)
         self.loop.begin()  # last: the steps before take tens of milliseconds
         self.active = True
         return super().on_activate(state)

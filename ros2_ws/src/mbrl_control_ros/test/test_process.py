@@ -7,7 +7,7 @@ import pytest
 
 from mbrl_control.runtime.process_link import child_environment
 
-pytest.importorskip("rclpy")
+pytest.importorskip("rclpy", exc_type=ImportError)
 GUARD = "_ROS_WHEELS_BOOTSTRAP_COMPLETE"
 
 
