@@ -79,6 +79,17 @@ def test_the_first_model_is_published_and_the_figures_say_so(store):
     assert json.loads((store.path(1) / "manifest.json").read_text(), parse_constant=lambda c: pytest.fail(c))
 
 
+def test_both_models_are_compared_in_the_same_units(store):
+    """A model fitted to larger changes must not look better for that alone."""
+    calm = cart(20.0)
+    trainer = Trainer(spec_of(), store, seed=0)
+    trainer.set_data([Episode(calm.time, 0.1 * calm.state, 0.1 * calm.action)])
+    trainer.refit()
+    trainer.set_data([cart(100.0, seed=9)])
+    second = trainer.refit()
+    assert second.score == pytest.approx(second.incumbent, rel=0.5)
+
+
 def ruin(trainer, factor):
     """Make the next fit end with weights times `factor`."""
     real = trainer.model.fit
@@ -244,12 +255,13 @@ def test_equal_seeds_give_equal_bits_and_others_do_not(tmp_path):
 def test_the_gate_compares_around_the_circle_and_calls_what_is_not_finite_infinite(store):
     trainer, _ = fitted(spec_of(), store)
     held = sequences(cart(5.0, seed=3), trainer.spec, GATE_STEPS)
-    score = k_step_error(trainer.model, held, np.array([False, False]))
+    scale = trainer.model.scale().clone()
+    score = k_step_error(trainer.model, held, np.array([False, False]), scale)
     assert 0 < score < 0.6
     held.state[:, 1:, 0] += 2 * math.pi
-    assert k_step_error(trainer.model, held, np.array([True, False])) == pytest.approx(score, rel=1e-3)
+    assert k_step_error(trainer.model, held, np.array([True, False]), scale) == pytest.approx(score, rel=1e-3)
     trainer.model._matrix.fill_(math.nan)
-    assert k_step_error(trainer.model, held, np.array([False, False])) == math.inf
+    assert k_step_error(trainer.model, held, np.array([False, False]), scale) == math.inf
 
 
 def test_lines_of_refits_are_json_that_anybody_can_read(tmp_path):

@@ -27,8 +27,6 @@ from mbrl_control.planning.rollout import rollout
 from mbrl_control.robot import RobotSpec
 
 EXPLORE_BETA = 2.0
-# How far to go from the last plan to the refitted mean: a mean of few elites is noisy, and near the optimum it overshoots.
-STRIDES = torch.tensor([1.0, 0.5, 0.25])[:, None, None]
 
 
 @dataclass(frozen=True)
@@ -94,8 +92,8 @@ class SamplingPlanner(ABC):
         init_std: spread at the start of every plan, in half ranges.
         min_std: floor of the spread.
         momentum: share of the old mean and spread that a refit keeps.
-        execute: `mean` plays the refitted mean, or a part of the way to it, or the last plan or a proposal, whichever is predicted to
-            be best (right for learned models, whose best sample is the luckiest error); `best` the best candidate (known models).
+        execute: `mean` plays the refitted mean, or the last plan or a proposal if that is predicted to be better (right for
+            learned models, whose best sample is the luckiest error); `best` the best candidate (right for known models).
 
     Attributes:
         sources: further candidate rows; set it to add some.
@@ -275,14 +273,13 @@ class SamplingPlanner(ABC):
         """The row [1, H, A] to play, and its cost."""
         if self.execute == "best":
             return search.best[None], search.best_cost
-        nominal = problem.fixed[:1]
-        rows = self.space.limit(nominal + STRIDES * ((self.matrix @ search.mean)[None] - nominal), problem.last)
-        costs = torch.cat([self.score(rows, problem), search.fixed_costs])
-        search.stats["rollouts"] += len(rows)
+        mean = self.space.limit((self.matrix @ search.mean)[None], problem.last)
+        costs = torch.cat([self.score(mean, problem), search.fixed_costs])
+        search.stats["rollouts"] += 1
         least = int(costs.argmin())
         if not math.isfinite(float(costs[least])):
             return search.best[None], search.best_cost
-        rows = torch.cat([rows, self.space.limit(problem.fixed, problem.last)])
+        rows = torch.cat([mean, self.space.limit(problem.fixed, problem.last)])
         return rows[least, None], float(costs[least])
 
     def _answer(self, request: PlanRequest, problem: Problem, search: Search, row: torch.Tensor, cost: float, verdict: Verdict,

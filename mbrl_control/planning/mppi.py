@@ -30,7 +30,7 @@ class Options:
 
     ess: Annotated[float, Field(gt=0, le=1)] = 0.08
     temperature: Annotated[float, Field(ge=0)] = 0.0
-    beta: Annotated[float, Field(ge=0, le=5)] = 1.0
+    beta: Annotated[float, Field(ge=0, le=5)] = 2.0
     std: Annotated[float, Field(gt=0, le=5)] = 0.5
     anneal: Annotated[float, Field(gt=0, le=1)] = 0.7
     execute: Literal["mean", "best"] = "mean"

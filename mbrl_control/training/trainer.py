@@ -48,14 +48,14 @@ class Refit:
     figures: dict[str, Any] = field(default_factory=dict)
 
 
-def k_step_error(model: LearnedModel, data: Sequences, wraps: np.ndarray) -> float:
-    """Root mean square of the open-loop error over all steps and signals, in units of `model.scale()`; inf when not finite."""
+def k_step_error(model: LearnedModel, data: Sequences, wraps: np.ndarray, scale: torch.Tensor) -> float:
+    """Root mean square of the open-loop error over all steps and signals, in units of `scale` [S]; inf when not finite."""
     with torch.inference_mode():
         start = torch.as_tensor(data.state[:, 0], dtype=torch.float32)
         states = rollout(model, start, torch.as_tensor(data.action, dtype=torch.float32), "mean")[0].numpy()
         error = states - data.state
         error[..., wraps] = wrap_angle(error[..., wraps])
-        scaled = error[:, 1:] / model.scale().numpy()
+        scaled = error[:, 1:] / scale.numpy()
     score = float(np.sqrt(np.mean(scaled**2)))
     return score if np.isfinite(score) else float("inf")
 
@@ -145,11 +145,12 @@ class Trainer:
         epochs = math.ceil(trainer.updates / max(1, rows // self._batch))
         figures = self.model.fit(train, self.rng, epochs=epochs, budget_s=trainer.budget_s,
                                  holdout=validation if len(validation) else trainer.holdout)
-        wraps = self.spec.wraps
-        score = k_step_error(self.model, held, wraps) if len(held) else float("nan")
-        incumbent = float("nan")
-        if self._incumbent.version:
-            incumbent = k_step_error(self._incumbent, held, wraps) if len(held) else float("nan")
+        score = incumbent = math.nan
+        if len(held):
+            # Both in the same units: each model's own scale is that of the data that it was fitted to.
+            score = k_step_error(self.model, held, self.spec.wraps, self.model.scale())
+            if self._incumbent.version:
+                incumbent = k_step_error(self._incumbent, held, self.spec.wraps, self.model.scale())
         version = 0
         snapshot = self.model.snapshot()
         if math.isinf(score) or not all(np.isfinite(array).all() for array in snapshot.weights.values()):
