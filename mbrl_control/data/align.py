@@ -145,7 +145,7 @@ def _hold(source: _Ordered, at: np.ndarray) -> np.ndarray:
 
 
 def align(states: list[Stream], commands: list[Stream], spec: RobotSpec, name: str = "", notes: Iterable[str] = (),
-          on_commands: bool = False, version: Stream | None = None) -> list[Episode]:
+          on_commands: bool = False, version: Stream | None = None, origin_ns: int | None = None) -> list[Episode]:
     """Put topics on one time grid, one episode per stretch without a gap.
 
     States are interpolated (angles around the circle), commands are held until the next. Time is in seconds from the first message.
@@ -158,6 +158,7 @@ def align(states: list[Stream], commands: list[Stream], spec: RobotSpec, name: s
         notes: to go with them.
         on_commands: rows are the instants at which commands were sent, if they come at about the control rate (else an even grid).
         version: [N, 1] model version by time, if known.
+        origin_ns: when time is 0; by default at the first message.
 
     Returns:
         Episodes of two rows or more.
@@ -166,7 +167,7 @@ def align(states: list[Stream], commands: list[Stream], spec: RobotSpec, name: s
     everything = [*states, *commands]
     if not everything or any(not len(s.time_ns) for s in everything):
         return []
-    origin = min(int(s.time_ns.min()) for s in everything)
+    origin = min(int(s.time_ns.min()) for s in everything) if origin_ns is None else origin_ns
     sensed = [_ordered(s, origin, said) for s in states]
     sent = [_ordered(s, origin, said) for s in commands]
     end = max(float(o.time[-1]) for o in (*sensed, *sent))

@@ -28,6 +28,10 @@ class Sequences:
     def __len__(self) -> int:
         return len(self.state)
 
+    def select(self, rows: np.ndarray) -> Sequences:
+        """The stretches for which [M] `rows` holds."""
+        return Sequences(self.state[rows], self.action[rows], self.start[rows])
+
     @staticmethod
     def join(parts: Iterable[Sequences]) -> Sequences:
         """All stretches of several sets with equal K."""

@@ -145,6 +145,7 @@ class EpisodeTail:
         self._versions = _Growing(1)
         self._topics: dict[str, str | None] = {}
         self._last_ns = 0
+        self._origin_ns: int | None = None  # kept when old data is forgotten, so that an instant keeps its time
         self.rejected: Counter[str] = Counter()
 
     def poll(self) -> int:
@@ -187,11 +188,14 @@ class EpisodeTail:
         everything = [*self._states, *self._commands]
         times, notes = choose_times([self._rows[p.topic].clocks(p.topic) for p in everything])
         streams = [Stream(p.topic, p.index, t, self._rows[p.topic].values()) for p, t in zip(everything, times, strict=True)]
+        if self._origin_ns is None and all(len(s.time_ns) for s in streams):
+            self._origin_ns = min(int(s.time_ns.min()) for s in streams)
         versions = None
         if self._versions.count:
             versions = Stream(DECISION_TOPIC, np.array([0]), self._versions.clocks(DECISION_TOPIC).stamp_ns, self._versions.values())
         count = len(self._states)
-        return align(streams[:count], streams[count:], self.spec, self.tail.path.name, notes, on_commands=True, version=versions)
+        return align(streams[:count], streams[count:], self.spec, self.tail.path.name, notes, on_commands=True, version=versions,
+                     origin_ns=self._origin_ns)
 
     def _topic(self, message: TailMessage) -> str | None:
         """The spec's name of a recorded topic."""

@@ -173,8 +173,8 @@ class Controller:
     def _sound(self, plan: Plan) -> bool:
         """Whether a plan answers a request of this episode and can be followed at all; it comes from another process."""
         numbers = (plan.start, plan.dt, plan.latency_s)
-        return (plan.seq >= self._first_seq and plan.actions.ndim == 2 and plan.actions.shape[1] == self.spec.action_dim and bool(np.isfinite(plan.actions).all())
-                and all(map(math.isfinite, numbers)) and plan.dt > 0)
+        return (plan.seq >= self._first_seq and all(map(math.isfinite, numbers)) and plan.dt > 0
+                and plan.actions.shape == (self.spec.planner.horizon, self.spec.action_dim) and bool(np.isfinite(plan.actions).all()))
 
     def _take_plans(self, now: float) -> None:
         plan = self.link.receive(now)

@@ -89,7 +89,8 @@ class LockstepLink:
             return None
         plan, self.waiting = self.waiting[1], None
         self.plans.append(plan)
-        return replace(plan, latency_s=self.latency)  # the measured one would make the run depend on the machine
+        # What the machine took is for the report; the controller lives on the virtual clock.
+        return replace(plan, latency_s=self.latency)
 
 
 class Lockstep:

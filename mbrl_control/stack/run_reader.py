@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -86,13 +88,15 @@ class RunReader:
 
     def _take_refits(self) -> None:
         try:
-            lines = (self.run_dir / "refits.jsonl").read_text("utf-8").splitlines()
+            lines = (self.run_dir / "refits.jsonl").read_text("utf-8", "replace").split("\n")[:-1]  # whole ones
         except OSError:
             return
         for line in lines[self._lines:]:
-            row = json.loads(line)
-            row.pop("wall_s", None)
-            self.log.refits.append(Refit(**row))
+            with contextlib.suppress(ValueError, TypeError):  # a line cut off by a full disk
+                row = json.loads(line)
+                row |= {key: math.nan for key in ("score", "incumbent") if row[key] is None}
+                row.pop("wall_s", None)
+                self.log.refits.append(Refit(**row))
         self._lines = len(lines)
 
     def controller(self) -> dict[str, Any]:

@@ -73,9 +73,11 @@ def write(folder: Path, snapshot: Snapshot) -> None:
     for name, content in ((WEIGHTS, data), (MANIFEST, json.dumps(manifest, indent=1).encode())):
         (temporary / name).write_bytes(content)
         _sync(temporary / name)
-    if folder.exists():
-        shutil.rmtree(folder)
-    temporary.rename(folder)
+    try:
+        temporary.rename(folder)
+    except OSError as error:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise SnapshotError(f"{folder}: cannot be written: {error.strerror}; a snapshot is never overwritten") from error
     _sync(folder.parent)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -40,7 +41,9 @@ class ModelStore:
         numbered = replace(snapshot, version=max(used, default=0) + 1)
         snapshots.write(self.path(numbered.version), numbered)
         for old in self.versions()[: -self.keep]:
-            self.refuse(old, "older than the newest that are kept")
+            self.path(old).rename(self.folder / f".v{old:06d}.old.tmp")  # so that nobody finds half of it
+        for leftover in self.folder.glob(".v*.tmp"):  # also of a publisher that was killed; there is never more than one
+            shutil.rmtree(leftover, ignore_errors=True)
         return numbered
 
     def read(self, version: int, spec_hash: str | None = None) -> Snapshot:

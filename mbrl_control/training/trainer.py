@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 import time
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -13,6 +15,7 @@ import torch
 from mbrl_control import parts
 from mbrl_control.data.episodes import Episode
 from mbrl_control.data.sequences import Sequences, sequences
+from mbrl_control.errors import SnapshotError
 from mbrl_control.models.base import LearnedModel
 from mbrl_control.planning.rollout import rollout
 from mbrl_control.robot import RobotSpec, wrap_angle
@@ -45,14 +48,14 @@ class Refit:
     figures: dict[str, Any] = field(default_factory=dict)
 
 
-def k_step_error(model: LearnedModel, data: Sequences, wraps: np.ndarray) -> float:
-    """Root mean square of the open-loop error over all steps and signals, in units of `model.scale()`; inf when not finite."""
+def k_step_error(model: LearnedModel, data: Sequences, wraps: np.ndarray, scale: torch.Tensor) -> float:
+    """Root mean square of the open-loop error over all steps and signals, in units of `scale` [S]; inf when not finite."""
     with torch.inference_mode():
         start = torch.as_tensor(data.state[:, 0], dtype=torch.float32)
         states = rollout(model, start, torch.as_tensor(data.action, dtype=torch.float32), "mean")[0].numpy()
         error = states - data.state
         error[..., wraps] = wrap_angle(error[..., wraps])
-        scaled = error[:, 1:] / model.scale().numpy()
+        scaled = error[:, 1:] / scale.numpy()
     score = float(np.sqrt(np.mean(scaled**2)))
     return score if np.isfinite(score) else float("inf")
 
@@ -69,14 +72,26 @@ class Trainer:
     def __init__(self, spec: RobotSpec, store: ModelStore, seed: int) -> None:
         self.spec, self.store = spec, store
         options = parts.options("models", spec.model.kind, dict(spec.model.options))
-        build = parts.find("models", spec.model.kind).build
-        self.model: LearnedModel = build(spec, options)
-        self._incumbent: LearnedModel = build(spec, options)
+        self._build: Callable[[], LearnedModel] = partial(parts.find("models", spec.model.kind).build, spec, options)
+        self.model, self._incumbent = self._build(), self._build()
         self.rng = np.random.default_rng([seed, 0x7EA1])
         self.episodes: list[Episode] = []
         self.history: list[Refit] = []
         self._batch = int(getattr(options, "batch", 256))
-        self._fitted_at = 0.0
+        self._seen_until = -math.inf
+        newest = store.newest()
+        # A model that was here before (a trainer that died, `mbrl control --model`) is where training goes on from.
+        self._given = newest > 0 and self._resume(newest)
+
+    def _resume(self, version: int) -> bool:
+        """Start from a published version; one that cannot be read is left to the planner to refuse."""
+        try:
+            snapshot = self.store.read(version, self.spec.hash)
+            self.model.load(snapshot)
+            self._incumbent.load(snapshot)
+        except SnapshotError:
+            return False
+        return True
 
     @property
     def experience_s(self) -> float:
@@ -91,33 +106,38 @@ class Trainer:
 
     def due(self) -> bool:
         """Whether there is enough new data for a refit."""
-        trainer, have = self.spec.trainer, self.experience_s
         if not self.history:
-            return have >= trainer.first_fit_s
-        return have - self._fitted_at >= trainer.refit_every_s
+            return self.experience_s >= self.spec.trainer.first_fit_s
+        # By the clock of the data: its amount no longer grows once the window is full.
+        fresh = sum(max(0.0, e.time[-1] - max(e.time[0], self._seen_until)) for e in self.episodes)
+        return bool(fresh >= self.spec.trainer.refit_every_s - 1e-9)
 
     def _split(self, steps: int) -> tuple[Sequences, Sequences]:
-        """Training and held-out stretches; whole blocks of time are held out, the same ones at every refit."""
-        held_share, train, held = self.spec.trainer.holdout, [], []
-        every = max(2, round(1 / held_share))
+        """Training and held-out stretches; whole blocks of time are held out, the same ones at every refit.
+
+        A block has room for stretches of the gate, and both kinds of stretches lie in blocks of their own kind from end to end.
+        """
+        train, held = [], []
+        every = max(2, round(1 / self.spec.trainer.holdout))
+        width = max(HELD_BLOCK_S, 1.5 * max(GATE_STEPS, self.model.stretch) * self.spec.model_dt)
         for episode in self.episodes:
             data = self._inside(sequences(episode, self.spec, steps))
-            block = np.floor(data.start / HELD_BLOCK_S).astype(np.int64)
-            last = np.floor((data.start + steps * self.spec.model_dt) / HELD_BLOCK_S).astype(np.int64)
-            mine, touches = block % every == every // 2, last % every == every // 2
-            train.append(Sequences(data.state[~mine & ~touches], data.action[~mine & ~touches], data.start[~mine & ~touches]))
-            held.append(Sequences(data.state[mine], data.action[mine], data.start[mine]))
+            first = np.floor(data.start / width + 1e-9).astype(np.int64)
+            last = np.floor((data.start + steps * self.spec.model_dt) / width - 1e-9).astype(np.int64)
+            first_held, last_held = first % every == every // 2, last % every == every // 2
+            train.append(data.select(~first_held & ~last_held))
+            held.append(data.select(first_held & (first == last)))
         return Sequences.join(train), Sequences.join(held)
 
     def _inside(self, data: Sequences) -> Sequences:
         """Stretches that stay within the states' ranges: what happens outside (a cart at its stop) follows other laws."""
         inside = ((data.state >= self.spec.range_low) & (data.state <= self.spec.range_high)).all((1, 2))
-        return Sequences(data.state[inside], data.action[inside], data.start[inside])
+        return data.select(inside)
 
     def refit(self) -> Refit:
         """Fit on all data, compare with the model in use, publish if not worse. Returns what it came to."""
         begin, trainer = time.perf_counter(), self.spec.trainer
-        self._fitted_at = self.experience_s
+        self._seen_until = max((e.time[-1] for e in self.episodes), default=-math.inf)
         train, validation = self._split(self.model.stretch)
         held = self._split(GATE_STEPS)[1]
         rows = len(train) * (2 if self.spec.model.mirror else 1)
@@ -125,18 +145,28 @@ class Trainer:
         epochs = math.ceil(trainer.updates / max(1, rows // self._batch))
         figures = self.model.fit(train, self.rng, epochs=epochs, budget_s=trainer.budget_s,
                                  holdout=validation if len(validation) else trainer.holdout)
-        wraps = self.spec.wraps
-        score = k_step_error(self.model, held, wraps) if len(held) else float("nan")
-        incumbent = float("nan")
-        if self._incumbent.version:
-            incumbent = k_step_error(self._incumbent, held, wraps) if len(held) else float("nan")
-        accepted = not score > trainer.gate_ratio * incumbent and not np.isinf(score)
+        score = incumbent = math.nan
+        if len(held):
+            # Both in the same units: each model's own scale is that of the data that it was fitted to.
+            score = k_step_error(self.model, held, self.spec.wraps, self.model.scale())
+            if self._incumbent.version:
+                incumbent = k_step_error(self._incumbent, held, self.spec.wraps, self.model.scale())
         version = 0
-        if accepted:
+        snapshot = self.model.snapshot()
+        if math.isinf(score) or not all(np.isfinite(array).all() for array in snapshot.weights.values()):
+            self._start_over()
+        elif not score > trainer.gate_ratio * incumbent and (len(held) or not self._given):
             figures = {**figures, "gate_score": score, "gate_incumbent": incumbent, "transitions": len(train)}
-            snapshot = self.store.publish(self.model.snapshot())
+            figures = {name: value for name, value in figures.items() if math.isfinite(value)}
+            snapshot = self.store.publish(replace(snapshot, figures=figures))
             self._incumbent.load(snapshot)
             version = snapshot.version
         result = Refit(version, time.perf_counter() - begin, len(train), score, incumbent, self.experience_s, dict(figures))
         self.history.append(result)
         return result
+
+    def _start_over(self) -> None:
+        """Weights that are ruined would stay so in every warm refit: go back to the model in use, or to none."""
+        self.model = self._build()
+        if self._incumbent.version:
+            self.model.load(self._incumbent.snapshot())

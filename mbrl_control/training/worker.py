@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import signal
 import time
@@ -25,7 +26,10 @@ ALIGN_SHARE = 0.25
 
 def append_line(path: Path, refit: Refit, wall_s: float) -> None:
     """Add a refit to a JSON-lines file in one write, so that a reader never sees half of one."""
-    line = json.dumps({**asdict(refit), "wall_s": wall_s}, default=float) + "\n"
+    row = {**asdict(refit), "wall_s": wall_s}
+    # JSON knows no nan and no inf: null stands for a score that there is not.
+    row |= {key: None for key in ("score", "incumbent") if not math.isfinite(row[key])}
+    line = json.dumps(row, default=float) + "\n"
     handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     try:
         os.write(handle, line.encode())

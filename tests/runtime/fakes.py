@@ -9,15 +9,14 @@ from mbrl_control.planning.plan import Plan, Verdict
 
 
 def spec_with(name="cartpole", *, trainer=None, planner=None, command=None, **top):
-    """A shipped robot with other values: `command` for every command signal, the rest as in the YAML."""
+    """A shipped robot with rates and horizon that the tests count on, and other values: `command` for every command signal."""
     spec = robot.load(name)
-    updates = dict(top)
+    updates = {"rate_hz": 50.0, "plan_hz": 25.0, "model_dt": 0.04} | top
     if command:
         updates["command"] = [c.model_copy(update=command) for c in spec.command]
     if trainer:
         updates["trainer"] = spec.trainer.model_copy(update=trainer)
-    if planner:
-        updates["planner"] = spec.planner.model_copy(update=planner)
+    updates["planner"] = spec.planner.model_copy(update={"horizon": 25} | (planner or {}))
     return spec.model_copy(update=updates)
 
 

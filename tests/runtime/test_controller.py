@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import random
@@ -167,7 +168,7 @@ def test_plans_that_wait_for_their_start_are_not_pushed_out_by_newer_ones():
     assert max(r.apply_time - i * 2 * TICK for i, r in enumerate(link.requests)) > 0.25
     seqs = [d.plan_seq for d in decisions]
     assert Mode.DEGRADED not in [d.mode for d in decisions[40:]]
-    assert all(b - a <= 8 for a, b in zip(seqs[1:], seqs[2:], strict=False))
+    assert all(b - a <= 8 for a, b in itertools.pairwise(seqs[1:]))
     assert seqs[-1] >= 47
 
 

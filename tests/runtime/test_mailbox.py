@@ -121,7 +121,8 @@ def test_mailboxes_of_the_dead_are_swept_and_those_of_the_living_stay(tmp_path, 
     monkeypatch.setattr(mailbox, "shared_folder", lambda: tmp_path)
     dead = subprocess.Popen([sys.executable, "-c", ""])
     dead.wait()
-    names = [f"mbrl-{dead.pid}-arm-1-req.box", f"mbrl-{os.getpid()}-arm-1-req.box", "mbrl-1-init-1-req.box", "mbrl-x-arm-1-req.box", "other.box"]
+    names = [f"mbrl-{dead.pid}-arm-1-req.box", f"mbrl-{os.getpid()}-arm-1-req.box", "mbrl-1-init-1-req.box", "mbrl-x-arm-1-req.box",
+             "other.box"]
     for name in names:
         (tmp_path / name).touch()
     assert sweep() == 1

@@ -179,7 +179,8 @@ def test_a_stopped_worker_is_ended_too(world):
 
 
 def test_after_kill_nine_of_the_owner_the_worker_ends_and_the_next_start_tidies_up(world):
-    code = (f"import time\nfrom pathlib import Path\nfrom mbrl_control import robot\nfrom mbrl_control.runtime.process_link import ProcessLink\n"
+    code = ("import time\nfrom pathlib import Path\nfrom mbrl_control import robot\n"
+            "from mbrl_control.runtime.process_link import ProcessLink\n"
             f"link = ProcessLink({world[0]!r}, robot.load({world[0]!r}), Path({str(world[2].folder)!r}), seed=0)\nlink.start()\n"
             "print(link.pid, flush=True)\ntime.sleep(60)")
     owner = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)

@@ -1,0 +1,321 @@
+"""The trainer: when it refits, what it holds out, what its gate lets through, and what is left when it is killed."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from mbrl_control import robot, strict_yaml
+from mbrl_control.data.episodes import Episode
+from mbrl_control.data.sequences import sequences
+from mbrl_control.store import ModelStore
+from mbrl_control.training import worker
+from mbrl_control.training.trainer import GATE_STEPS, HELD_BLOCK_S, Refit, Trainer, k_step_error
+
+YAML = """
+name: cart
+rate_hz: 50
+model_dt: {dt}
+state:
+  - {{name: x, joint: slider, unit: m}}
+  - {{name: v, joint: slider, field: velocity, unit: m/s, rate_of: x}}
+command:
+  - {{name: u, unit: N, limits: [-1, 1]}}
+cost: {{kind: quadratic, options: {{weight: {{x: 1.0}}}}}}
+model: {model}
+planner: {{horizon: 6, candidates: 24, iterations: 2}}
+trainer: {{first_fit_s: 2.0, refit_every_s: 1.0, explore_s: 2.0, budget_s: 60}}
+"""
+LINEAR = "{kind: linear}"
+SMALL = "{kind: ensemble, members: 2, hidden: [16]}"
+
+
+def spec_of(model=LINEAR, dt=0.04, **trainer):
+    spec = robot.validate(strict_yaml.parse(YAML.format(model=model, dt=dt), "cart.yaml"))
+    return spec.model_copy(update={"trainer": spec.trainer.model_copy(update=trainer)})
+
+
+def cart(seconds, start=0.0, seed=0, noise=1e-3):
+    """A cart with friction, pushed at random: v' = u - 0.5 v."""
+    rng = np.random.default_rng(seed)
+    count, dt = round(seconds * 50) + 1, 0.02
+    u = np.repeat(rng.uniform(-1, 1, count // 5 + 1), 5)[:count]
+    state = np.zeros((count, 2))
+    for k in range(count - 1):
+        x, v = state[k]
+        state[k + 1] = x + dt * v, v + dt * (u[k] - 0.5 * v)
+    return Episode(start + dt * np.arange(count), state + noise * rng.standard_normal(state.shape), u[:, None])
+
+
+@pytest.fixture
+def store(tmp_path):
+    return ModelStore(tmp_path / "store")
+
+
+def fitted(spec, store, seconds=20.0):
+    trainer = Trainer(spec, store, seed=0)
+    trainer.set_data([cart(seconds)])
+    return trainer, trainer.refit()
+
+
+def test_the_first_model_is_published_and_the_figures_say_so(store):
+    trainer, refit = fitted(spec_of(), store)
+    assert refit.version == 1
+    assert store.newest() == 1
+    assert refit.score < 0.5  # the world is linear
+    assert math.isnan(refit.incumbent)
+    assert refit.experience_s == pytest.approx(20.0)
+    assert trainer.history == [refit]
+    found = store.read(1, trainer.spec.hash)
+    assert found.figures["gate_score"] == pytest.approx(refit.score)
+    assert json.loads((store.path(1) / "manifest.json").read_text(), parse_constant=lambda c: pytest.fail(c))
+
+
+def test_both_models_are_compared_in_the_same_units(store):
+    """A model fitted to larger changes must not look better for that alone."""
+    calm = cart(20.0)
+    trainer = Trainer(spec_of(), store, seed=0)
+    trainer.set_data([Episode(calm.time, 0.1 * calm.state, 0.1 * calm.action)])
+    trainer.refit()
+    trainer.set_data([cart(100.0, seed=9)])
+    second = trainer.refit()
+    assert second.score == pytest.approx(second.incumbent, rel=0.5)
+
+
+def ruin(trainer, factor):
+    """Make the next fit end with weights times `factor`."""
+    real = trainer.model.fit
+
+    def fit(*args, **options):
+        figures = real(*args, **options)
+        trainer.model._matrix *= factor
+        return figures
+
+    trainer.model.fit = fit
+
+
+def test_a_worse_model_is_refused_and_a_good_one_after_it_is_published(store):
+    trainer, _ = fitted(spec_of(), store)
+    ruin(trainer, 1.2)
+    trainer.set_data([cart(21.0)])
+    refused = trainer.refit()
+    assert refused.version == 0
+    assert refused.score > 1.1 * refused.incumbent
+    assert store.newest() == 1
+    del trainer.model.fit
+    trainer.set_data([cart(22.0)])
+    good = trainer.refit()
+    assert good.version == 2
+    assert good.score <= 1.1 * good.incumbent
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_ruined_weights_are_refused_and_do_not_spoil_the_refits_after_them(store, value):
+    trainer, first = fitted(spec_of(SMALL), store)
+    real = trainer.model.fit
+
+    def fit(*args, **options):
+        figures = real(*args, **options)
+        trainer.model._weights[0].detach().fill_(value)
+        trainer.model.prepare()
+        return figures
+
+    trainer.model.fit = fit
+    assert trainer.refit().version == 0
+    assert store.versions() == [1]
+    again = trainer.refit()  # a model built anew, from the one in use
+    assert again.version == 2
+    assert again.score <= 1.1 * first.score
+
+
+def test_ruined_weights_before_there_is_anything_held_out_are_not_published(store):
+    spec = spec_of()
+    trainer = Trainer(spec, store, seed=0)
+    ruin(trainer, math.nan)
+    trainer.set_data([cart(2.0)])
+    assert trainer.refit().version == 0
+    assert store.versions() == []
+    trainer.set_data([cart(2.2)])
+    assert trainer.refit().version == 1
+
+
+def test_a_model_that_was_there_before_is_gone_on_from_and_replaced_only_on_evidence(store):
+    _, first = fitted(spec_of(), store)
+    trainer = Trainer(spec_of(), store, seed=5)
+    assert trainer.model.version == first.version
+    trainer.set_data([cart(2.0, seed=9)])  # too little for anything to be held out
+    assert trainer.refit().version == 0
+    trainer.set_data([cart(100.0, seed=9)])
+    later = trainer.refit()
+    assert math.isfinite(later.incumbent)
+    assert later.version == 2
+
+
+def test_a_model_of_another_robot_in_the_store_is_not_gone_on_from(store):
+    fitted(spec_of(), store)
+    trainer, refit = fitted(spec_of(dt=0.05), store)
+    assert math.isnan(refit.incumbent)
+    assert refit.version == 2
+
+
+def intervals(data, steps, dt):
+    return [(s, s + steps * dt) for s in data.start]
+
+
+@pytest.mark.parametrize("dt", [0.02, 0.04, 0.1, 0.5])
+@pytest.mark.parametrize("holdout", [0.1, 0.3, 0.5])
+def test_held_out_stretches_never_overlap_training_stretches(store, dt, holdout):
+    spec = spec_of(dt=dt, holdout=holdout)
+    trainer = Trainer(spec, store, seed=0)
+    trainer.set_data([cart(150.0, noise=0.0), cart(60.0, start=200.0, seed=1)])
+    train, validation = trainer._split(1)
+    held = trainer._split(GATE_STEPS)[1]
+    assert len(train)
+    assert len(validation)
+    assert len(held)
+    for other, steps in ((validation, 1), (held, GATE_STEPS)):
+        begin, end = np.array(intervals(other, steps, dt)).T
+        for a, b in intervals(train, 1, dt)[::7]:
+            assert not ((begin < b - 1e-9) & (end > a + 1e-9)).any()
+    share = len(validation) / (len(train) + len(validation))
+    assert 0.3 * holdout < share < 1.5 * holdout + 0.05
+
+
+def test_the_same_blocks_are_held_out_at_every_refit(store):
+    trainer = Trainer(spec_of(), store, seed=0)
+    earlier = set()
+    for seconds in (10.0, 17.0, 31.3):
+        trainer.set_data([cart(seconds)])
+        train, held = trainer._split(1)
+        assert earlier <= set(held.start)
+        assert not earlier & set(train.start)
+        earlier = set(held.start)
+    blocks = {math.floor(s / HELD_BLOCK_S + 1e-9) for s in earlier}
+    assert len(blocks) == 5
+
+
+def test_when_a_refit_is_due(store):
+    trainer = Trainer(spec_of(), store, seed=0)
+    assert not trainer.due()
+    for seconds, due in ((1.9, False), (2.0, True)):
+        trainer.set_data([cart(seconds)])
+        assert trainer.due() is due
+    trainer.refit()
+    for seconds, due in ((2.0, False), (2.98, False), (3.0, True)):
+        trainer.set_data([cart(seconds)])
+        assert trainer.due() is due
+    trainer.set_data([cart(2.0), cart(0.6, start=10.0), cart(0.5, start=20.0)])  # new episodes count together
+    assert trainer.due()
+
+
+def test_refits_go_on_when_the_window_is_full(store):
+    trainer = Trainer(spec_of(window_s=5.0), store, seed=0)
+    data = cart(12.0)
+    refits = 0
+    for end in range(100, len(data), 10):
+        trainer.set_data([data.cut(0, end)])
+        if trainer.due():
+            trainer.refit()
+            refits += 1
+    assert refits in (10, 11)
+    assert trainer.experience_s == pytest.approx(5.0, abs=0.05)
+    assert trainer.episodes[0].time[0] >= 6.5
+
+
+def test_data_older_than_the_window_is_forgotten(store):
+    trainer = Trainer(spec_of(window_s=4.0), store, seed=0)
+    trainer.set_data([cart(3.0), cart(3.0, start=3.5), cart(2.0, start=8.0)])
+    assert [e.time[0] for e in trainer.episodes] == pytest.approx([6.0, 8.0])
+    trainer.set_data([])
+    assert trainer.experience_s == 0.0
+
+
+def test_equal_seeds_give_equal_bits_and_others_do_not(tmp_path):
+    def weights(seed, name):
+        store = ModelStore(tmp_path / name)
+        trainer = Trainer(spec_of(SMALL, updates=30), store, seed)
+        for seconds in (4.0, 6.0):
+            trainer.set_data([cart(seconds)])
+            trainer.refit()
+        return store.read(store.newest()).weights
+
+    one, two, other = weights(1, "a"), weights(1, "b"), weights(2, "c")
+    assert all(np.array_equal(one[n], two[n]) for n in one)
+    assert not all(np.array_equal(one[n], other[n]) for n in one)
+
+
+def test_the_gate_compares_around_the_circle_and_calls_what_is_not_finite_infinite(store):
+    trainer, _ = fitted(spec_of(), store)
+    held = sequences(cart(5.0, seed=3), trainer.spec, GATE_STEPS)
+    scale = trainer.model.scale().clone()
+    score = k_step_error(trainer.model, held, np.array([False, False]), scale)
+    assert 0 < score < 0.6
+    held.state[:, 1:, 0] += 2 * math.pi
+    assert k_step_error(trainer.model, held, np.array([True, False]), scale) == pytest.approx(score, rel=1e-3)
+    trainer.model._matrix.fill_(math.nan)
+    assert k_step_error(trainer.model, held, np.array([False, False]), scale) == math.inf
+
+
+def test_lines_of_refits_are_json_that_anybody_can_read(tmp_path):
+    path = tmp_path / "refits.jsonl"
+    for score in (0.5, math.nan, math.inf):
+        worker.append_line(path, Refit(1, 0.1, 10, score, math.nan, 2.0, {"epochs": np.float64(3)}), 1.0)
+    rows = [json.loads(line, parse_constant=lambda c: pytest.fail(c)) for line in path.read_text().splitlines()]
+    assert [r["score"] for r in rows] == [0.5, None, None]
+    assert rows[0]["figures"] == {"epochs": 3.0}
+
+
+WORKER = """
+import sys, time
+from pathlib import Path
+sys.path.insert(0, sys.argv[1])
+import numpy as np
+import test_trainer as t
+from mbrl_control.training import worker
+
+class Tail:
+    def __init__(self, *_):
+        self.begin = time.monotonic()
+        self.data = t.cart(600.0)
+    def poll(self):
+        return 1
+    def episodes(self):
+        return [self.data.cut(0, min(len(self.data), 150 + int(2000 * (time.monotonic() - self.begin))))]
+
+worker.EpisodeTail = Tail
+run = Path(sys.argv[2])
+worker.run(t.spec_of(), run, run / "store", seed=0)
+"""
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
+def test_the_process_may_be_ended_at_any_instant(tmp_path, how):
+    """Its store and its list of refits stay readable; a successor goes on with the next number."""
+    (tmp_path / "store").mkdir()
+    before = 0
+    for pause in (0.0, 0.03, 0.11):
+        process = subprocess.Popen([sys.executable, "-c", WORKER, os.path.dirname(__file__), str(tmp_path)], stderr=subprocess.PIPE)
+        end = time.monotonic() + 60
+        store = ModelStore(tmp_path / "store")
+        while store.newest() <= before + 2 and time.monotonic() < end:
+            assert process.poll() is None, process.stderr.read().decode()
+            time.sleep(0.005)
+        time.sleep(pause)
+        process.send_signal(how)
+        assert process.wait(20) == (-how if how == signal.SIGKILL else 0), process.stderr.read().decode()
+        process.stderr.close()
+        for version in store.versions():
+            store.read(version, spec_of().hash)
+        lines = (tmp_path / "refits.jsonl").read_text().splitlines()
+        numbers = [json.loads(line)["version"] for line in lines]
+        assert store.newest() >= before + 2
+        assert store.newest() - 1 <= max(numbers) <= store.newest()
+        before = store.newest()
