@@ -5,17 +5,21 @@ A part module has a dataclass `Options` (its settings, with defaults) and a func
 
 from __future__ import annotations
 
-import difflib
+import functools
 import importlib
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from mbrl_control.errors import UserError
+from mbrl_control.errors import UserError, nearest
+
+if TYPE_CHECKING:
+    from mbrl_control.robot import RobotSpec
 
 
+@functools.cache
 def kinds(package: str) -> list[str]:
     """Names of the parts in a package of mbrl_control: its modules that define `build` (nothing is imported).
 
@@ -34,8 +38,7 @@ def find(package: str, kind: str) -> ModuleType:
     """
     known = kinds(package)
     if kind not in known:
-        near = difflib.get_close_matches(kind, known, n=1, cutoff=0.0)
-        raise UserError(f"{package}.kind = '{kind}' is not known; nearest: '{near[0] if near else ''}' (known: {', '.join(known)})")
+        raise UserError(f"{package}.kind = '{kind}' is not known{nearest(kind, known)}")
     return importlib.import_module(f"mbrl_control.{package}.{kind}")
 
 
@@ -47,14 +50,29 @@ def options(package: str, kind: str, given: dict[str, Any]) -> Any:
     """
     module = find(package, kind)
     known = list(module.Options.__dataclass_fields__)
+    faults = [f"{package} '{kind}': unknown option '{key}'{nearest(key, known) or '; it has none'}" for key in given if key not in known]
+    try:
+        made = TypeAdapter(module.Options).validate_python({key: value for key, value in given.items() if key in known})
+    except ValidationError as error:
+        faults += [f"{package} '{kind}': option {'.'.join(map(str, e['loc']))} = {e['input']!r}: {e['msg']}" for e in error.errors()]
+    if faults:
+        raise UserError("\n".join(faults))
+    return made
+
+
+def check(spec: RobotSpec) -> None:
+    """Try the options of all of a robot's parts, before anything is started or written.
+
+    Raises:
+        UserError: every fault in one sentence each.
+    """
     faults = []
-    for key in given:
-        if key not in known:
-            near = difflib.get_close_matches(key, known, n=1, cutoff=0.0)
-            faults.append(f"{package} '{kind}': unknown option '{key}'" + (f"; nearest: '{near[0]}' (known: {', '.join(known)})" if near else "; it has none"))
-    if not faults:
+    for package, part in (("costs", spec.cost), ("models", spec.model), ("planning", spec.planner)):
         try:
-            return TypeAdapter(module.Options).validate_python(given)
-        except ValidationError as error:
-            faults = [f"{package} '{kind}': option {'.'.join(map(str, e['loc']))} = {e['input']!r}: {e['msg']}" for e in error.errors()]
-    raise UserError("\n".join(faults))
+            made = options(package, part.kind, part.options)
+            if package == "costs":
+                find(package, part.kind).build(spec, made)
+        except UserError as error:
+            faults.append(str(error))
+    if faults:
+        raise UserError("\n".join(faults))

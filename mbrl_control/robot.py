@@ -2,35 +2,62 @@
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import json
 import math
+import os
 import re
+from collections.abc import Iterator
 from functools import cached_property
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, cast
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ModelWrapValidatorHandler,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
+from pydantic_core import InitErrorDetails, PydanticCustomError
 
-from mbrl_control import strict_yaml
-from mbrl_control.errors import SpecError
+from mbrl_control import parts, strict_yaml
+from mbrl_control.errors import SpecError, nearest
 
-UNITS = ("1", "m", "rad", "m/s", "rad/s", "m/s^2", "rad/s^2", "N", "N*m", "V", "A", "s")
 Unit = Literal["1", "m", "rad", "m/s", "rad/s", "m/s^2", "rad/s^2", "N", "N*m", "V", "A", "s"]
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$", max_length=40)]
-Finite = Annotated[float, Field(allow_inf_nan=False)]
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-Range = tuple[Finite, Finite]
-Options = dict[str, Finite | bool | str | list[Finite] | list[str] | dict[str, Finite]]
+Positive = Annotated[float, Field(gt=0)]
+Range = Annotated[tuple[float, float], Field(strict=False)]
+
+
+def _option(value: Any) -> Any:
+    """A value that an option of a part may have; what it must be is known to the part."""
+    inside = value if isinstance(value, list) else list(value.values()) if isinstance(value, dict) else [value]
+    for item in inside:
+        if not isinstance(item, (bool, int, float, str)) or (isinstance(item, float) and not math.isfinite(item)):
+            raise ValueError("an option is a finite number, true or false, a text, a list of these or a mapping of names to them")
+    return value
+
+
+Options = dict[str, Annotated[Any, AfterValidator(_option)]]
 
 
 class Strict(BaseModel):
-    """A frozen part of the schema that refuses unknown keys."""
+    """A frozen part of the schema that refuses unknown keys, numbers that are not finite, and one type in place of another."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+
+def _increasing(pair: Range) -> Range:
+    if not pair[0] < pair[1]:
+        raise ValueError("it is empty: the first number must be below the second")
+    return pair
 
 
 class Signal(Strict):
@@ -58,14 +85,18 @@ class StateSignal(Signal):
     wraps: bool = Field(False, description="an angle that repeats every 2 pi")
     rate_of: str | None = Field(None, description="the signal whose time derivative this one is")
 
-    @model_validator(mode="after")
-    def _check(self) -> StateSignal:
-        if self.wraps and self.unit != "rad":
-            raise ValueError(f"only a signal in rad can wrap, not one in {self.unit}")
-        for name, pair in (("bounds", self.bounds), ("range", self.range)):
-            if pair and not pair[0] < pair[1]:
-                raise ValueError(f"{name} {list(pair)} are empty: the first must be below the second")
-        return self
+    @field_validator("bounds", "range")
+    @classmethod
+    def _bounds(cls, bounds: Range | None) -> Range | None:
+        return None if bounds is None else _increasing(bounds)
+
+    @field_validator("wraps")
+    @classmethod
+    def _wraps(cls, wraps: bool, info: ValidationInfo) -> bool:
+        unit = info.data.get("unit", "rad")
+        if wraps and unit != "rad":
+            raise ValueError(f"only a signal in rad can wrap, not one in {unit}")
+        return wraps
 
 
 class CommandSignal(Signal):
@@ -77,23 +108,27 @@ class CommandSignal(Signal):
     limits: Range = Field(description="least and greatest command ever sent")
     max_rate: Positive | None = Field(None, description="greatest change per second")
     delay_s: float = Field(0.0, ge=0, le=2, description="time from command to effect")
-    zero: Finite = Field(0.0, description="the command that does nothing: `zero` sends it")
+    zero: float = Field(0.0, validate_default=True, description="the command that does nothing: `zero` sends it")
 
-    @model_validator(mode="after")
-    def _check(self) -> CommandSignal:
-        low, high = self.limits
-        if not low < high:
-            raise ValueError(f"limits {[low, high]} are empty: the first must be below the second")
-        if not low <= self.zero <= high:
-            raise ValueError(f"zero = {self.zero} lies outside the limits {[low, high]}")
-        return self
+    @field_validator("limits")
+    @classmethod
+    def _limits(cls, limits: Range) -> Range:
+        return _increasing(limits)
+
+    @field_validator("zero")
+    @classmethod
+    def _zero(cls, zero: float, info: ValidationInfo) -> float:
+        low, high = info.data.get("limits", (zero, zero))
+        if not low <= zero <= high:
+            raise ValueError(f"it lies outside the limits {[low, high]}; set `zero` to the command within them that does nothing")
+        return zero
 
 
 class Condition(Strict):
     """`|signal - target| < within` (angles compared around the circle)."""
 
     signal: Name
-    target: Finite = 0.0
+    target: float = 0.0
     within: Positive
 
 
@@ -164,7 +199,7 @@ class SimSpec(Strict):
 
     mjcf: str = Field(description="MJCF file, relative to the YAML, or one that ships with mbrl_sim")
     actuators: list[str] = Field(min_length=1, description="actuator names in the order of `command`")
-    start: dict[str, Finite] = Field(default_factory=dict, description="state signals at reset; others 0")
+    start: dict[str, float] = Field(default_factory=dict, description="state signals at reset; others 0")
     start_noise: float = Field(0.01, ge=0, le=1, description="standard deviation added to the start")
     command_timeout_s: Positive = Field(0.1, description="without a command for so long the plant applies `zero`")
     state_hz: Positive = Field(100.0, description="rate of the published state")
@@ -188,7 +223,7 @@ class RobotSpec(Strict):
     state: list[StateSignal] = Field(min_length=1, max_length=200)
     command: list[CommandSignal] = Field(min_length=1, max_length=60)
     state_timeout_s: Positive = Field(0.1, description="a state older than this is not acted on")
-    safe_action: Literal["zero", "hold", "brake", "policy"] = Field("zero", description="what to do when there is nothing better")
+    safe_action: Literal["zero", "hold", "brake"] = Field("zero", description="what to do when there is nothing better")
     brake_gain: float = Field(1.0, ge=0, description="`brake`: command per unit of the paired rate, against it")
     cost: CostSpec
     success: SuccessSpec | None = None
@@ -198,31 +233,19 @@ class RobotSpec(Strict):
     sim: SimSpec | None = None
     csv: CsvSpec = CsvSpec()
 
-    @model_validator(mode="after")
-    def _check(self) -> RobotSpec:
-        faults: list[str] = []
-        names = [s.name for s in (*self.state, *self.command)]
-        faults += [f"signal name '{n}' stands twice; every name must be its own" for n in sorted(set(names)) if names.count(n) > 1]
-        state_names = [s.name for s in self.state]
-        for signal in self.state:
-            if signal.rate_of is not None and signal.rate_of not in state_names:
-                faults.append(_unknown(f"state '{signal.name}': rate_of", signal.rate_of, state_names))
-        lists: list[tuple[str, list[str], list[str]]] = [
-            ("model.ignore", self.model.ignore, state_names),
-            ("model.mirror", self.model.mirror, names),
-            ("success", [c.signal for c in self.success.conditions] if self.success else [], state_names),
-            ("sim.start", list(self.sim.start) if self.sim else [], state_names),
-        ]
-        faults += [_unknown(where, n, known) for where, given, known in lists for n in given if n not in known]
-        if self.sim and len(self.sim.actuators) != len(self.command):
-            faults.append(f"sim.actuators: {len(self.sim.actuators)} names for {len(self.command)} commands; give one each")
-        if self.plan_hz > self.rate_hz:
-            faults.append(f"plan_hz = {self.plan_hz} is above rate_hz = {self.rate_hz}; at most one plan a tick")
-        if self.model_dt < 0.999 / self.rate_hz:
-            faults.append(f"model_dt = {self.model_dt} s is shorter than a tick of {1 / self.rate_hz:g} s; use at least one tick")
+    @model_validator(mode="wrap")
+    @classmethod
+    def _check(cls, data: Any, handler: ModelWrapValidatorHandler[RobotSpec]) -> RobotSpec:
+        """Faults of single keys and faults between keys, all at once."""
+        faults = [InitErrorDetails(type=PydanticCustomError("between", "{text}", {"text": text}), loc=place, input=value)
+                  for place, value, text in _between(data)]
+        try:
+            made = handler(data)
+        except ValidationError as error:
+            faults = [*cast("list[InitErrorDetails]", error.errors()), *faults]
         if faults:
-            raise ValueError("; ".join(faults))
-        return self
+            raise ValidationError.from_exception_data(cls.__name__, faults)
+        return made
 
     @cached_property
     def state_names(self) -> tuple[str, ...]:
@@ -317,10 +340,55 @@ class RobotSpec(Strict):
         return hashlib.sha256(json.dumps(keep, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def _unknown(where: str, given: str, known: list[str]) -> str:
-    near = difflib.get_close_matches(given, known, n=1, cutoff=0.0)
-    hint = f"; did you mean '{near[0]}'?" if near else ""
-    return f"{where} names '{given}', which is no signal of this robot (known: {', '.join(known)}){hint}"
+def _get(data: Any, *path: str | int) -> Any:
+    """What raw data holds at a path; None where there is nothing."""
+    for step in path:
+        data = data.get(step) if isinstance(data, dict) else data[step] if isinstance(data, list) and isinstance(step, int) else None
+    return data
+
+
+def _listed(data: Any, *path: str | int) -> Iterator[tuple[tuple[str | int, ...], Any]]:
+    """Place and value of each item of a list, or of each key of a mapping, in raw data."""
+    found = _get(data, *path)
+    keys = range(len(found)) if isinstance(found, list) else list(found) if isinstance(found, dict) else []
+    for key in keys:
+        yield (*path, key), key if isinstance(found, dict) else found[key]
+
+
+def _between(data: Any) -> Iterator[tuple[tuple[str | int, ...], Any, str]]:
+    """Faults between keys: place, value and sentence. Looks at raw data, so that faults of single keys do not hide them."""
+    signals = [[(*place, "name") for place, _ in _listed(data, group)] for group in ("state", "command")]
+    state, command = ([name for place in places if isinstance(name := _get(data, *place), str)] for places in signals)
+    seen: set[str] = set()
+    for place in (p for places in signals for p in places):
+        name = _get(data, *place)
+        if isinstance(name, str) and name in seen:
+            yield place, name, "this name stands here a second time; every signal has its own"
+        seen.add(str(name))
+    named = [((*place, "rate_of"), _get(item, "rate_of"), state) for place, item in _listed(data, "state")]
+    named += [(*found, state) for found in _listed(data, "model", "ignore")]
+    named += [(*found, [*state, *command]) for found in _listed(data, "model", "mirror")]
+    named += [((*place, "signal"), _get(item, "signal"), state) for place, item in _listed(data, "success", "conditions")]
+    named += [(*found, state) for found in _listed(data, "sim", "start")]
+    for place, name, known in named:
+        if isinstance(name, str) and name not in known:
+            yield place, name, f"this is no signal that can stand here{nearest(name, known)}"
+    actuators = _get(data, "sim", "actuators")
+    if isinstance(actuators, list) and command and len(actuators) != len(_get(data, "command")):
+        yield ("sim", "actuators"), actuators, f"{len(actuators)} names for {len(_get(data, 'command'))} commands; give one each"
+    periods = [_get(data, key) if _get(data, key) is not None else RobotSpec.model_fields[key].default
+               for key in ("rate_hz", "plan_hz", "model_dt")]
+    if all(isinstance(p, (int, float)) and p > 0 for p in periods):
+        rate, plan, step = periods
+        if plan > rate:
+            yield ("plan_hz",), plan, f"it is above rate_hz = {rate:g}; at most one plan a tick"
+        if step < 0.999 / rate:
+            yield ("model_dt",), step, f"it is shorter than a tick of {1 / rate:g} s; use at least one tick"
+    for package, default in (("costs", "quadratic"), ("models", "ensemble"), ("planning", "icem")):
+        place = ({"costs": "cost", "models": "model", "planning": "planner"}[package], "kind")
+        kind, known = _get(data, *place) or default, parts.kinds(package)
+        if isinstance(kind, str) and kind not in known:
+            yield place, kind, f"there is no such part{nearest(kind, known)}"
 
 
 def wrap_angle(angle: np.ndarray) -> np.ndarray:
@@ -349,21 +417,18 @@ def _known_keys(path: tuple[str | int, ...]) -> list[str]:
 
 
 def _sentence(source: strict_yaml.YamlSource, error: Any) -> str:
-    path = tuple(p for p in error["loc"] if not (isinstance(p, str) and p.startswith("function-")))
+    path = error["loc"]
     key = ".".join(str(p) for p in path) or "the file"
     where = source.place(path)
     kind, text = error["type"], error["msg"].removeprefix("Value error, ")
     if kind == "extra_forbidden":
-        known = _known_keys(path[:-1])
-        near = difflib.get_close_matches(str(path[-1]), known, n=1, cutoff=0.0)
-        return f"{where}: unknown key '{key}'" + (f"; nearest valid key: '{near[0]}' (valid: {', '.join(known)})" if near else "")
+        return f"{where}: unknown key '{key}'{nearest(str(path[-1]), _known_keys(path[:-1]))}"
     if kind == "missing":
         return f"{where}: key '{key}' is missing; it is required"
-    value = "" if isinstance(error["input"], (dict, list)) else f" = {error['input']!r}"
-    if kind == "literal_error" and isinstance(error["input"], str):
+    value = "" if isinstance(error["input"], dict) else f" = {error['input']!r:.80}"
+    if kind == "literal_error":
         allowed = re.findall(r"'([^']*)'", str(error["ctx"]["expected"]))
-        near = difflib.get_close_matches(error["input"], allowed, n=1, cutoff=0.0)
-        text += f"; nearest: '{near[0]}'" if near else ""
+        text += nearest(str(error["input"]), allowed)
     return f"{where}: {key}{value}: {text[0].lower()}{text[1:]}"
 
 
@@ -381,10 +446,8 @@ def load(robot: str | Path) -> RobotSpec:
     """
     known = shipped()
     path = known.get(str(robot), Path(robot))
-    if str(robot) not in known and not path.exists():
-        near = difflib.get_close_matches(str(robot), list(known), n=1, cutoff=0.0)
-        hint = f"; nearest: '{near[0]}'" if near else ""
-        raise SpecError([f"robot '{robot}' is neither a shipped robot ({', '.join(known)}) nor a file{hint}"])
+    if str(robot) not in known and not os.path.exists(path):
+        raise SpecError([f"robot '{robot}' is neither a shipped robot nor a file{nearest(str(robot), list(known))}"])
     return validate(strict_yaml.read(path))
 
 

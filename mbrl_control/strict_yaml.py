@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from mbrl_control.errors import SpecError
 
 MAX_BYTES = 1_000_000
 MAX_DEPTH = 20
-MAX_NODES = 100_000
+MAX_NODES = 20_000
 
 Path_ = tuple[str | int, ...]
 
@@ -39,28 +40,31 @@ class YamlSource:
         return self.name
 
 
+class _Loader(yaml.SafeLoader):
+    """PyYAML reads 1e-3 as text, as YAML 1.1 says; everybody means the number, as YAML 1.2 says."""
+
+
+_Loader.yaml_implicit_resolvers = dict(yaml.SafeLoader.yaml_implicit_resolvers)
+_Loader.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789"))
+
+
 class _Builder:
     def __init__(self, source: YamlSource) -> None:
         self.source = source
         self.faults: list[str] = []
-        self.scalars = yaml.SafeLoader("")
-        self.count = 0
+        self.scalars = _Loader("")
 
     def build(self, node: yaml.Node, path: Path_) -> Any:
-        self.count += 1
         line = node.start_mark.line + 1
         self.source.lines.setdefault(path, line)
-        if len(path) > MAX_DEPTH or self.count > MAX_NODES:
-            raise SpecError([f"{self.source.name}:{line}: nested deeper than {MAX_DEPTH} levels or more than {MAX_NODES} "
-                             "values; a robot file needs neither, so flatten it"])
         if isinstance(node, yaml.MappingNode):
             return self._mapping(node, path)
         if isinstance(node, yaml.SequenceNode):
             return [self.build(child, (*path, i)) for i, child in enumerate(node.value)]
         try:
             return self.scalars.construct_object(node)
-        except (yaml.YAMLError, ValueError) as error:
-            self.faults.append(f"{self.source.name}:{line}: cannot read {node.value!r}: {error}")
+        except (yaml.YAMLError, ValueError, LookupError, AttributeError, ArithmeticError) as error:
+            self.faults.append(f"{self.source.name}:{line}: cannot read {str(node.value)[:80]!r}: {' '.join(str(error).split())}")
             return None
 
     def _mapping(self, node: yaml.MappingNode, path: Path_) -> dict[str, Any]:
@@ -78,8 +82,20 @@ class _Builder:
         return out
 
 
-def _line(event: Any) -> int:
-    return int(event.start_mark.line) + 1
+def _check_events(text: str, name: str) -> None:
+    """Refuse what would take long or for ever to build, before anything is built."""
+    depth = count = 0
+    for event in yaml.parse(text, Loader=_Loader):
+        line = event.start_mark.line + 1 if event.start_mark else 1
+        anchor = getattr(event, "anchor", None)
+        if anchor:
+            raise SpecError([f"{name}:{line}: anchors and aliases (&{anchor}, *{anchor}) are not allowed in a robot file; "
+                             "write the values out"])
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        count += isinstance(event, yaml.NodeEvent)
+        if depth > MAX_DEPTH or count > MAX_NODES:
+            raise SpecError([f"{name}:{line}: nested deeper than {MAX_DEPTH} levels or more than {MAX_NODES} values; a robot file needs "
+                             "neither, so flatten it"])
 
 
 def parse(text: str, name: str) -> YamlSource:
@@ -98,16 +114,12 @@ def parse(text: str, name: str) -> YamlSource:
     if len(text.encode("utf-8", "replace")) > MAX_BYTES:
         raise SpecError([f"{name}: {len(text)} characters; a robot file has at most {MAX_BYTES}"])
     try:
-        for event in yaml.parse(text, Loader=yaml.SafeLoader):
-            anchor = getattr(event, "anchor", None)
-            if anchor:
-                raise SpecError([f"{name}:{_line(event)}: anchors and aliases (&{anchor}, *{anchor}) are not "
-                                 "allowed in a robot file; write the values out"])
-        node = yaml.compose(text, Loader=yaml.SafeLoader)
+        _check_events(text, name)
+        node = yaml.compose(text, Loader=_Loader)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         raise SpecError([f"{name}:{mark.line + 1 if mark else 1}: not valid YAML: {error.problem or error.context}"]) from error
-    except (yaml.YAMLError, RecursionError) as error:
+    except yaml.YAMLError as error:
         raise SpecError([f"{name}: not valid YAML: {' '.join(str(error).split())}"]) from error
     source = YamlSource(name, None)
     if node is None:

@@ -93,11 +93,12 @@ def test_log_variance_keeps_its_bounds_and_its_gradient():
 
 
 def test_gradients_are_clipped_member_by_member():
-    parameter = torch.zeros(2, 3, 4, requires_grad=True)
-    parameter.grad = torch.ones(2, 3, 4) * torch.tensor([0.01, 100.0])[:, None, None]
+    parameter = torch.zeros(4, 3, 4, requires_grad=True)
+    parameter.grad = torch.ones(4, 3, 4) * torch.tensor([0.01, 100.0, math.nan, math.inf])[:, None, None]
     network.clip_per_member([parameter], 5.0)
     assert torch.equal(parameter.grad[0], torch.full((3, 4), 0.01))
     assert parameter.grad[1].norm().item() == pytest.approx(5.0, rel=1e-4)
+    assert torch.equal(parameter.grad[2:], torch.zeros(2, 3, 4))
 
 
 def test_bootstrap_sets_differ_between_members_and_stay_for_the_fit(monkeypatch):

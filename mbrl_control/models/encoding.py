@@ -103,6 +103,12 @@ class Normaliser:
         error = (scale.square() @ encoding.spread.double().square()).sqrt()
         return Normaliser(mean * visible, visible / deviation, z.mean(0), scale, error, change)
 
+    @staticmethod
+    def neutral(inputs: int, outputs: int) -> Normaliser:
+        """Statistics before any data, of the right shapes."""
+        zero, one = torch.zeros(inputs, dtype=torch.float64), torch.ones(outputs, dtype=torch.float64)
+        return Normaliser(zero, zero.clone(), torch.zeros_like(one), one, one.clone(), one.clone())
+
     def cast(self, dtype: torch.dtype) -> Normaliser:
         """The same statistics in another precision."""
         return Normaliser(*(t.to(dtype) for t in vars(self).values()))

@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 import time
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 import torch
+from pydantic import Field
 from torch.nn import functional
 
 from mbrl_control.data.sequences import Sequences
@@ -43,14 +44,14 @@ class Options:
         patience: epochs without an improvement of any member on held-out data that end a fit.
     """
 
-    stretch: int = 1
-    friction: float = 0.0
+    stretch: Annotated[int, Field(ge=1, le=1000)] = 1
+    friction: Annotated[float, Field(ge=0, le=100)] = 0.0
     integrate: bool = True
-    learning_rate: float = 1e-3
-    batch: int = 256
-    weight_decay: float = 1e-5
-    elites: int = 0
-    patience: int = 8
+    learning_rate: Annotated[float, Field(gt=0, le=1)] = 2e-3
+    batch: Annotated[int, Field(ge=1, le=1_000_000)] = 256
+    weight_decay: Annotated[float, Field(ge=0, le=1)] = 1e-5
+    elites: Annotated[int, Field(ge=0, le=20)] = 0
+    patience: Annotated[int, Field(ge=1, le=1000)] = 8
 
 
 def build(spec: RobotSpec, options: Options | None = None) -> Ensemble:
@@ -98,8 +99,7 @@ class Ensemble:
         self._sizes = [self.encoding.inputs, *spec.model.hidden, 2 * spec.state_dim]
         self._weights = network.initial(self.trained, self._sizes, np.random.default_rng(0))
         self._elites = torch.arange(self.members)
-        inputs, outputs = torch.zeros(self.encoding.inputs), torch.ones(spec.state_dim)
-        self._norm = Normaliser(inputs, inputs.clone(), torch.zeros_like(outputs), outputs, outputs.clone(), outputs.clone()).cast(torch.float64)
+        self._norm = Normaliser.neutral(self.encoding.inputs, spec.state_dim)
         self._adam: list[tuple[torch.Tensor, torch.Tensor, float]] = []
         self._dtype = torch.float32
         self._folded: _Folded | None = None

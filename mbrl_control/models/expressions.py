@@ -64,7 +64,7 @@ def _double_pendulum(x: Any, u: Any, p: dict[str, float]) -> Any:
 
 
 SYSTEMS = {
-    "pendulum": System(("theta", "theta_dot"), ("torque",), _pendulum, {"m": 1.0, "l": 1.0, "I": 1.001, "g": 9.81, "b": 0.02}),
+    "pendulum": System(("theta", "theta_dot"), ("torque",), _pendulum, {"m": 1.0, "l": 0.5, "I": 1.0 / 3.0, "g": 10.0, "b": 0.0}),
     # The control suite's; I is that of its pole, a capsule of radius 0.045 m, about the pivot.
     "cartpole": System(("x", "theta", "x_dot", "theta_dot"), ("force",), _cartpole, {
         "m_cart": 1.0, "m_pole": 0.1, "l": 0.5, "I": 0.0344245927672956, "g": 9.81, "b_cart": 5e-4, "b_pole": 2e-6, "gear": 10.0}),

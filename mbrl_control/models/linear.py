@@ -42,6 +42,7 @@ class Linear:
     """
 
     members = 1
+    stretch = 1
 
     def __init__(self, spec: RobotSpec, options: Options) -> None:
         self.spec, self.options = spec, options

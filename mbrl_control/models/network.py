@@ -49,9 +49,15 @@ def gaussian_nll(error: torch.Tensor, log_variance: torch.Tensor) -> torch.Tenso
 
 
 def clip_per_member(parameters: list[torch.Tensor], limit: float) -> None:
-    """Scale every member's gradient to at most `limit` in norm, in place; one member's burst must not slow the others."""
-    squares = torch.stack([p.grad.square().sum((1, 2)) for p in parameters if p.grad is not None]).sum(0)
-    factor = (limit / (squares.sqrt() + 1e-9)).clamp(max=1.0)[:, None, None]
-    for parameter in parameters:
-        if parameter.grad is not None:
-            parameter.grad.mul_(factor)
+    """Scale every member's gradient to at most `limit` in norm, in place; one that is not finite becomes 0.
+
+    A burst in one member must neither slow the others nor stay in the optimiser's averages.
+    """
+    gradients = [p.grad for p in parameters if p.grad is not None]
+    norm = torch.stack([g.square().sum((1, 2)) for g in gradients]).sum(0).sqrt()
+    finite = norm.isfinite()
+    factor = (limit / norm.clamp(min=limit))[:, None, None]
+    for gradient in gradients:
+        gradient.mul_(factor)
+        if not finite.all():
+            gradient[~finite] = 0.0

@@ -175,7 +175,7 @@ class SamplingPlanner(ABC):
                 if budget_s is not None and done and tick - begin + self.slowest + self.closing > budget_s:
                     verdict = Verdict.EARLY_STOP
                     break
-                self.iterate(search, problem, done, done == wanted - 1)
+                self.iterate(search, problem, done, done == self.iterations - 1)
                 self.slowest = max(0.98 * self.slowest, self.clock() - tick)
                 done += 1
             if not math.isfinite(search.best_cost):

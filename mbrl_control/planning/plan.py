@@ -76,8 +76,8 @@ class Plan:
 
     def at(self, time: float) -> np.ndarray | None:
         """[A] action held at `time`; the first before the start, None after the end."""
-        k = int(np.floor((time - self.start) / self.dt + 1e-9))
-        return self.actions[max(k, 0)] if k < len(self.actions) else None
+        cell = float(time - self.start) / self.dt + 1e-9
+        return self.actions[int(max(cell, 0.0))] if cell < len(self.actions) else None
 
 
 def cell(time: float, dt: float) -> tuple[int, float]:

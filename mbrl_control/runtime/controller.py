@@ -16,7 +16,6 @@ from mbrl_control.runtime.layout import HISTORY_S
 from mbrl_control.runtime.safety import safe_action, safe_command
 
 EXCITATION_TICKS = 4096
-MOST_WAITING = 7
 
 
 class Mode(IntEnum):
@@ -102,6 +101,7 @@ class Controller:
         self._keep = max(4, math.ceil((HISTORY_S + float(spec.delays.max())) * spec.rate_hz))
         self._every = max(1, round(spec.rate_hz / spec.plan_hz))
         self._lead = lead_s
+        self._most_lead = 0.5 * spec.planner.horizon * spec.model_dt
         self.reset()
 
     def reset(self) -> None:
@@ -116,13 +116,14 @@ class Controller:
         self._waiting: list[Plan] = []
         self._ticks = 0
         self._fresh_ticks = 0
-        self._seq = 0
+        self._seq = self._first_seq = 0
 
     def new_episode(self) -> None:
-        """The robot was put back to its start: forget state, plans and commands sent, keep what was experienced."""
-        ticks, seq = self._fresh_ticks, self._seq
+        """The robot was put back to its start: forget state, plans and history, keep what was experienced and the last command."""
+        ticks, seq, last = self._fresh_ticks, self._seq, self.last
         self.reset()
-        self._fresh_ticks, self._seq = ticks, seq
+        self._fresh_ticks, self.last = ticks, last
+        self._seq = self._first_seq = seq
 
     @property
     def experience_s(self) -> float:
@@ -131,14 +132,14 @@ class Controller:
 
     def on_state(self, time: float, state: np.ndarray) -> None:
         """Take a measurement [S] made at `time` (s, the tick's clock); older ones than the newest are dropped."""
-        if time >= self.state_time and np.isfinite(state).all():
+        if self.state_time <= time < math.inf and np.isfinite(state).all():
             self.state, self.state_time = state, time
 
     def tick(self, now: float) -> Decision:
         """Decide the command for the period that begins now. Never blocks, never raises on bad plans or states."""
         self._take_plans(now)
         age = now - self.state_time
-        fresh = self.state is not None and age <= self.spec.state_timeout_s
+        fresh = self.state is not None and abs(age) <= self.spec.state_timeout_s
         wanted, mode, plan = self._wanted(now, fresh)
         dt = now - self._last_time if self._last_time is not None else self.spec.tick_s
         command, limited = safe_command(self.spec, wanted, self.last, min(dt, 2 * self.spec.tick_s))
@@ -153,28 +154,35 @@ class Controller:
 
     def _wanted(self, now: float, fresh: bool) -> tuple[np.ndarray, Mode, Plan | None]:
         if self.state is None:
-            return self.last if self._ticks else self.spec.action_zero, Mode.STANDBY, None
+            return self.last, Mode.STANDBY, None
         if not fresh:
             return safe_action(self.spec, None, self.last), Mode.BRAKE, None
-        if self._exploring():
-            return self._noise[self._fresh_ticks % EXCITATION_TICKS], Mode.EXPLORE, None
-        plan = self._plan
-        action = plan.at(now) if plan else None
+        return self._intended(now, self._fresh_ticks, self.last)
+
+    def _intended(self, at: float, ticks: int, last: np.ndarray) -> tuple[np.ndarray, Mode, Plan | None]:
+        """What plans held now say for a time `at`, at which `ticks` ticks with a fresh state have gone by."""
+        plan = next((p for p in reversed(self._waiting) if at >= p.start - 1e-9), self._plan)
+        if plan is None or ticks * self.spec.tick_s < self.spec.trainer.explore_s:
+            return self._noise[ticks % EXCITATION_TICKS], Mode.EXPLORE, None
+        action = plan.at(at)
         if action is None:
-            return safe_action(self.spec, self.state, self.last), Mode.BRAKE, plan
-        late = plan is not None and now - plan.start > 3 * self._every * self.spec.tick_s + self._lead
+            return safe_action(self.spec, self.state, last), Mode.BRAKE, plan
+        late = at - plan.start > 3 * self._every * self.spec.tick_s + self._lead
         return action, Mode.DEGRADED if late else Mode.ACTIVE, plan
 
-    def _exploring(self) -> bool:
-        return self._plan is None or self.experience_s < self.spec.trainer.explore_s
+    def _sound(self, plan: Plan) -> bool:
+        """Whether a plan answers a request of this episode and can be followed at all; it comes from another process."""
+        numbers = (plan.start, plan.dt, plan.latency_s)
+        return (plan.seq >= self._first_seq and plan.actions.ndim == 2 and plan.actions.shape[1] == self.spec.action_dim and bool(np.isfinite(plan.actions).all())
+                and all(map(math.isfinite, numbers)) and plan.dt > 0)
 
     def _take_plans(self, now: float) -> None:
         plan = self.link.receive(now)
-        if plan is not None:
-            # A newer plan must not displace one that begins before it, or a slow planner's plans would never begin.
-            self._waiting = [p for p in self._waiting if p.start < plan.start][-MOST_WAITING:] + [plan]
-            self._lead = max(0.95 * self._lead, plan.latency_s)
-        while self._waiting and (self._plan is None or now >= self._waiting[0].start - 1e-9):
+        if plan is not None and self._sound(plan):
+            self._lead = min(max(0.95 * self._lead, plan.latency_s), self._most_lead)
+            # Others wait for their start still: each is the past of those after it. One that would start later is superseded.
+            self._waiting = [p for p in self._waiting if p.start < plan.start - 1e-9] + [plan]
+        while self._waiting and now >= self._waiting[0].start - 1e-9:
             self._plan = self._waiting.pop(0)
 
     def _remember(self, now: float, command: np.ndarray) -> None:
@@ -191,11 +199,9 @@ class Controller:
         times, sent = list(self._sent_time), list(self._sent)
         for k in range(1, ahead):
             at = now + k * tick
-            planned = self._plan.at(at) if self._plan is not None and not self._exploring() else None
-            if planned is None and self._exploring():
-                planned = self._noise[(self._fresh_ticks + k - 1) % EXCITATION_TICKS]
+            wanted = self._intended(at, self._fresh_ticks + k - 1, sent[-1])[0]
             times.append(at)
-            sent.append(planned if planned is not None else sent[-1])
+            sent.append(safe_command(self.spec, wanted, sent[-1], tick)[0])
         assert self.state is not None
         self.link.send(PlanRequest(self._seq, self.state.copy(), self.state_time, now + ahead * tick, np.array(times), np.array(sent),
                                    self.experience_s))

@@ -82,12 +82,17 @@ class ProcessLink:
         if self._died_at < 0:
             self._died_at = now
         if now - self._died_at >= RESTART_S[min(self.restarts, len(RESTART_S) - 1)]:
-            with contextlib.suppress(OSError):
-                os.close(self._wake)
+            self._close_wake()
             self.restarts += 1
             self._died_at = -1e9
             self.start()
         return False
+
+    def _close_wake(self) -> None:
+        """Once only: the number may belong to another file afterwards."""
+        if self._wake >= 0:
+            os.close(self._wake)
+            self._wake = -1
 
     def send(self, request: PlanRequest) -> None:
         """See `Link.send`."""
@@ -100,13 +105,16 @@ class ProcessLink:
         vector = self._plans.read()
         if vector is None:
             return None
+        try:
+            plan = self.layout.unpack_plan(vector[: self.layout.plan_size])[0]
+        except (ValueError, LookupError, OverflowError):  # numbers that are no plan: as if it had not come
+            return None
         self.last_vector = vector
-        return self.layout.unpack_plan(vector[: self.layout.plan_size])[0]
+        return plan
 
     def stop(self) -> None:
         """End the worker and remove the mailboxes."""
-        with contextlib.suppress(OSError):
-            os.close(self._wake)
+        self._close_wake()
         if self._process is not None:
             self._process.terminate()
             try:
@@ -114,5 +122,6 @@ class ProcessLink:
             except subprocess.TimeoutExpired:
                 self._process.kill()
                 self._process.wait()
+            self._process = None
         self._requests.unlink()
         self._plans.unlink()

@@ -22,7 +22,7 @@ def safe_command(spec: RobotSpec, wanted: np.ndarray, last: np.ndarray, dt: floa
     finite = np.isfinite(wanted)
     out = np.where(finite, wanted, last)
     out = np.clip(out, spec.action_low, spec.action_high)
-    step = spec.action_max_rate * max(dt, 0.0)
+    step = spec.action_max_rate * max(dt, 1e-12)  # not 0: an axis without a rate limit has none at any time, and inf x 0 is no number
     out = np.clip(out, last - step, last + step)
     out = np.clip(out, spec.action_low, spec.action_high)
     return out, not (finite.all() and np.array_equal(out, wanted))

@@ -78,8 +78,8 @@ class LockstepLink:
         self.plans: list[Plan] = []
 
     def send(self, request: PlanRequest) -> None:
-        """Plan at once; the answer becomes visible later."""
-        if self.core.model.version:
+        """Plan at once; the answer becomes visible later. Until then the planner is busy and requests pass it by."""
+        if self.core.model.version and self.waiting is None:
             self.waiting = (self.now + self.latency, self.core.plan(request)[0])
 
     def receive(self, now: float) -> Plan | None:
@@ -89,8 +89,7 @@ class LockstepLink:
             return None
         plan, self.waiting = self.waiting[1], None
         self.plans.append(plan)
-        # What the machine took is for the report; the controller lives on the virtual clock.
-        return replace(plan, latency_s=self.latency)
+        return replace(plan, latency_s=self.latency)  # the measured one would make the run depend on the machine
 
 
 class Lockstep:
@@ -107,7 +106,9 @@ class Lockstep:
         self.spec, self.plant, self.settings = spec, plant, settings
         store = ModelStore(folder)
         self.core = PlannerCore(spec, store, settings.seed)
-        self.trainer = Trainer(spec, store, settings.seed)
+        # Without a time limit: a fit that ends when its seconds are over depends on the machine.
+        untimed = spec.trainer.model_copy(update={"budget_s": math.inf})
+        self.trainer = Trainer(spec.model_copy(update={"trainer": untimed}), store, settings.seed)
         self.link = LockstepLink(self.core, settings.plan_latency_s)
         self.controller = Controller(spec, self.link, settings.seed, lead_s=settings.plan_latency_s)
         self.cost = costs.build(spec)

@@ -145,6 +145,7 @@ class Loop:
         """Bring the robot to rest, one command a period, and see that the last one has left."""
         for command in wind_down(self.spec, self.core.last):
             self.send(command)
+            self.core.last = command  # what the next activation starts from
             time.sleep(self.spec.tick_s)
         for publisher in self._commands.values():
             publisher.wait_for_all_acked(Duration(seconds=0.2))

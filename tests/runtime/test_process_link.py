@@ -1,0 +1,201 @@
+"""The link to a real planner worker: killed, stopped or gone, it never holds the tick up, and it leaves nothing behind."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import torch
+
+from mbrl_control import parts, robot
+from mbrl_control.data.episodes import Episode
+from mbrl_control.data.sequences import sequences
+from mbrl_control.planning.plan import PlanRequest
+from mbrl_control.runtime import process_link
+from mbrl_control.runtime.mailbox import shared_folder
+from mbrl_control.runtime.planner_worker import PlannerCore
+from mbrl_control.runtime.process_link import ProcessLink
+from mbrl_control.store import ModelStore
+
+YAML = """
+name: tinylink
+rate_hz: 50
+model_dt: 0.04
+state:
+  - {name: x, joint: slider, unit: m}
+  - {name: v, joint: slider, field: velocity, unit: m/s, rate_of: x}
+command:
+  - {name: u, unit: N, limits: [-1, 1]}
+cost: {kind: quadratic, options: {weight: {x: 1.0}}}
+model: {kind: linear}
+planner: {horizon: 6, candidates: 24, iterations: 2}
+"""
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    """A robot's YAML and a store that holds one fitted model."""
+    folder = tmp_path_factory.mktemp("link")
+    (folder / "robot.yaml").write_text(YAML)
+    spec = robot.load(folder / "robot.yaml")
+    t = np.arange(0, 4, spec.tick_s)
+    u = np.sin(7 * t)[:, None]
+    v = np.cumsum(u[:, 0]) * spec.tick_s
+    state = np.column_stack([np.cumsum(v) * spec.tick_s, v])
+    model = parts.find("models", "linear").build(spec)
+    model.fit(sequences(Episode(t, state, u), spec), np.random.default_rng(0))
+    store = ModelStore(folder / "store")
+    store.publish(model.snapshot())
+    return str(folder / "robot.yaml"), spec, store
+
+
+def request_of(spec, seq):
+    return PlanRequest(seq, np.array([0.5, 0.0]), time.monotonic(), time.monotonic() + 0.04, np.zeros(1), np.zeros((1, spec.action_dim)))
+
+
+def until(condition, timeout_s=60.0):
+    end = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.01)
+
+
+def boxes(pid):
+    return list(shared_folder().glob(f"mbrl-{pid}-tinylink-*.box"))
+
+
+class Tick:
+    """Asks and takes, and notes the longest time that it took."""
+
+    def __init__(self, link, spec):
+        self.link, self.spec, self.seq, self.longest, self.plans = link, spec, 0, 0.0, []
+
+    def __call__(self):
+        begin = time.thread_time()  # what it does, not what others on this machine do meanwhile
+        wall = time.perf_counter()
+        self.link.send(request_of(self.spec, self.seq))
+        plan = self.link.receive(time.monotonic())
+        self.longest = max(self.longest, time.thread_time() - begin)
+        assert time.perf_counter() - wall < 1.0
+        self.seq += 1
+        if plan is not None:
+            self.plans.append(plan)
+        return plan
+
+
+@pytest.fixture
+def link(world, monkeypatch, tmp_path):
+    monkeypatch.setattr(process_link, "RESTART_S", (0.05,))
+    made = ProcessLink(world[0], world[1], world[2].folder, seed=3, log=tmp_path / "planner.log")
+    made.start()
+    yield made
+    made.stop()
+
+
+def test_it_plans_as_the_same_planner_in_this_process_does(world, link):
+    _, spec, store = world
+    until(Tick(link, spec))
+    quiet = time.monotonic()
+    while time.monotonic() - quiet < 0.5:
+        if link.receive(0.0) is not None:
+            quiet = time.monotonic()
+    first = link.layout.unpack_plan(link.last_vector)[0]
+    link.send(request_of(spec, first.seq + 1))
+    until(lambda: link.receive(0.0) is not None)
+    plan, before = link.layout.unpack_plan(link.last_vector)
+    asked = link.layout.unpack_request(link.last_vector[link.layout.plan_size:])
+    assert (asked.seq, plan.seq, before) == (first.seq + 1, first.seq + 1, first.seq)
+    torch.set_flush_denormal(True)
+    core = PlannerCore(spec, store, seed=3)
+    assert core.swap()
+    core.previous = first
+    again, before = core.plan(asked)
+    assert before == first.seq
+    assert np.array_equal(again.actions, plan.actions)
+    assert np.array_equal(again.carry, plan.carry)
+    assert plan.model_version == 1
+
+
+def test_killed_stopped_and_restarted_without_holding_the_tick_up(world, link):
+    tick = Tick(link, world[1])
+    until(tick)
+    first = link.pid
+    os.kill(first, signal.SIGKILL)
+    until(lambda: link._process.poll() is not None)
+    for _ in range(300):
+        tick()
+    until(lambda: link.check() and link.pid != first)
+    assert link.restarts == 1
+    count = len(tick.plans)
+    until(lambda: tick() and len(tick.plans) > count)
+    os.kill(link.pid, signal.SIGSTOP)
+    for _ in range(70_000 // 100):  # more would fill the wake-up pipe: shown below without as many plans
+        tick()
+    for _ in range(70_000):
+        try:
+            os.write(link._wake, b"!")
+        except BlockingIOError:
+            break
+    else:
+        pytest.fail("the pipe never filled")
+    tick()
+    assert link.check()
+    os.kill(link.pid, signal.SIGCONT)
+    count = len(tick.plans)
+    until(lambda: tick() and len(tick.plans) > count)
+    assert tick.longest < 0.05
+
+
+def test_numbers_that_are_no_plan_are_as_if_nothing_had_come(world, link):
+    for value in (np.nan, np.inf, 1e300, -5.0):
+        link._plans.write(np.full(link.layout.answer_size, value))
+        assert link.receive(0.0) is None
+
+
+def test_nothing_is_left_after_stop_and_stop_may_be_called_twice(world):
+    link = ProcessLink(world[0], world[1], world[2].folder, seed=0)
+    assert len(boxes(os.getpid())) >= 2
+    link.start()
+    pid = link.pid
+    link.stop()
+    link.stop()
+    assert boxes(os.getpid()) == []
+    with pytest.raises(ProcessLookupError):
+        os.kill(pid, 0)
+    assert not link.check()
+
+
+def test_a_stopped_worker_is_ended_too(world):
+    link = ProcessLink(world[0], world[1], world[2].folder, seed=0)
+    link.start()
+    os.kill(link.pid, signal.SIGSTOP)
+    link.stop()
+    assert boxes(os.getpid()) == []
+
+
+def test_after_kill_nine_of_the_owner_the_worker_ends_and_the_next_start_tidies_up(world):
+    code = (f"import time\nfrom pathlib import Path\nfrom mbrl_control import robot\nfrom mbrl_control.runtime.process_link import ProcessLink\n"
+            f"link = ProcessLink({world[0]!r}, robot.load({world[0]!r}), Path({str(world[2].folder)!r}), seed=0)\nlink.start()\n"
+            "print(link.pid, flush=True)\ntime.sleep(60)")
+    owner = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    worker = int(owner.stdout.readline())
+    owner.kill()
+    owner.wait()
+    assert len(boxes(owner.pid)) == 2
+
+    def gone():
+        try:
+            with open(f"/proc/{worker}/stat") as stat:
+                return stat.read().rsplit(")", 1)[1].split()[0] == "Z"
+        except OSError:
+            return True
+
+    until(gone)
+    link = ProcessLink(world[0], world[1], world[2].folder, seed=0)
+    link.stop()
+    assert boxes(owner.pid) == []
