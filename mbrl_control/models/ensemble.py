@@ -51,7 +51,7 @@ class Options:
     batch: Annotated[int, Field(ge=1, le=1_000_000)] = 256
     weight_decay: Annotated[float, Field(ge=0, le=1)] = 1e-5
     elites: Annotated[int, Field(ge=0, le=20)] = 0
-    patience: Annotated[int, Field(ge=1, le=1000)] = 8
+    patience: Annotated[int, Field(ge=1, le=1000)] = 1000
 
 
 def build(spec: RobotSpec, options: Options | None = None) -> Ensemble:
