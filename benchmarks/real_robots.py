@@ -64,7 +64,7 @@ def main() -> int:
     parser.add_argument("--data", type=Path, required=True, help="folder with one CSV log a run")
     parser.add_argument("--robot", default="double_pendulum_c1", help="shipped robot or YAML (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--epochs", type=int, default=20, help="passes over the data (default: %(default)s)")
+    parser.add_argument("--epochs", type=int, default=40, help="passes over the data (default: %(default)s)")
     parser.add_argument("--folds", type=int, nargs="*", help="runs to leave out, counted from 0 (default: each in turn)")
     parser.add_argument("--grid", action="store_true", help="test stretches and the linear fit on the even grid of the model step")
     parser.add_argument("--json", type=Path, help="write report.json here")

@@ -21,7 +21,7 @@ from mbrl_control.robot import RobotSpec
 from mbrl_control.store.snapshot import Snapshot
 
 KIND = "ensemble"
-COLD_SHARE = 0.3
+COLD_SHARE, COLD_UPDATES = 0.3, 300
 SMALL_BATCH, SMALL_EPOCH = 32, 8
 CLIP = 5.0
 MEAN_SQUARE_FLOOR = 1e-8
@@ -215,12 +215,13 @@ class Ensemble:
         self._resume(optimiser, weights)
         best = [w.detach().clone() for w in weights]
         best_error = torch.full((self.trained,), math.inf) if cold else self._error(norm, held_data)
-        stale, epoch, loss_sum, loss_count = 0, 0, 0.0, 1
+        stale, epoch, updates, loss_sum, loss_count = 0, 0, 0, 0.0, 1
         while epoch < epochs and stale < self.options.patience and time.monotonic() - began < budget_s:
             for group in optimiser.param_groups:
                 group["lr"] = self.options.learning_rate * (0.525 + 0.475 * math.cos(math.pi * epoch / epochs))
-            # A network that knows nothing yet diverges within a stretch: it learns single steps first.
-            steps = 1 if cold and epoch < COLD_SHARE * epochs else stretch
+            # A network that knows nothing yet diverges within a stretch: it learns single steps first. Not for long: from
+            # noisy states it would learn the noise, to the cost of motions that it has not seen.
+            steps = 1 if cold and epoch < COLD_SHARE * epochs and updates < COLD_UPDATES else stretch
             rows = bootstrap.gather(1, torch.as_tensor(rng.permuted(np.tile(np.arange(count), (self.trained, 1)), axis=1)))
             batch = min(max(1, min(self.options.batch, max(SMALL_BATCH, count // SMALL_EPOCH)) // steps), count)
             # Stretches overlap, so that an epoch of long ones holds each transition as often as an epoch of single steps.
@@ -237,7 +238,7 @@ class Ensemble:
                 loss_sum, loss_count = loss_sum + float(loss.detach()), loss_count + 1
                 if time.monotonic() - began > budget_s:
                     break
-            epoch += 1
+            epoch, updates = epoch + 1, updates + loss_count
             error = self._error(norm, held_data)
             better = error < best_error
             stale = 0 if bool((error < best_error - 1e-3).any()) or steps < stretch else stale + 1
