@@ -29,7 +29,7 @@ from mbrl_sim.plant import MujocoPlant
 ROBOTS = ("cartpole", "pendulum")
 HISTORY = 50
 CASES: dict[str, dict[str, Any]] = {
-    "random_shooting": {"kind": "random_shooting", "candidates": 256, "iterations": 1, "knots": 8},
+    "random_shooting": {"kind": "random_shooting", "candidates": 512, "iterations": 1, "knots": 6},
     "predictive_sampling": {"kind": "predictive_sampling", "candidates": 256, "iterations": 1, "knots": 8},
     "cem_260": {"kind": "cem", "candidates": 65, "iterations": 4, "options": {"execute": "best"}},
     "icem_97": {"kind": "icem", "candidates": 40, "iterations": 3, "options": {"execute": "best"}},

@@ -175,6 +175,7 @@ class SamplingPlanner(ABC):
                 if budget_s is not None and done and tick - begin + self.slowest + self.closing > budget_s:
                     verdict = Verdict.EARLY_STOP
                     break
+                # The last of a full plan, not of this one: so that a plan that was stopped early replays to the same bits.
                 self.iterate(search, problem, done, done == self.iterations - 1)
                 self.slowest = max(0.98 * self.slowest, self.clock() - tick)
                 done += 1
