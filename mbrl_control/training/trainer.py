@@ -106,6 +106,8 @@ class Trainer:
 
     def due(self) -> bool:
         """Whether there is enough new data for a refit."""
+        if not hasattr(self.model, "fit"):  # a known model: there is nothing to learn
+            return False
         if not self.history:
             return self.experience_s >= self.spec.trainer.first_fit_s
         # By the clock of the data: its amount no longer grows once the window is full.
