@@ -67,7 +67,7 @@ def shown(value: Any) -> str:
     """A default as YAML would have it."""
     if value is None or isinstance(value, robot.Strict):
         return "–"
-    if value == "" or value == [] or value == {}:
+    if value in ("", [], {}):
         return "empty"
     return f"`{str(value).lower() if isinstance(value, bool) else f'{value:g}' if isinstance(value, float) else value}`"
 

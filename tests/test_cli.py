@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -139,7 +140,7 @@ def test_bad_input_is_told_and_leaves_nothing(tmp_path, arguments, named):
 ])
 @pytest.mark.parametrize("command", [["demo", "--lockstep"], ["demo"], ["fit", "x.csv", "-o", "m"]])
 def test_malformed_robots(tmp_path, text, named, command):
-    (tmp_path / "bad.yaml").write_text(text + "\nsim: {mjcf: cartpole.xml, actuators: [slide]}\n" if "[" != text[-1] else text)
+    (tmp_path / "bad.yaml").write_text(text + "\nsim: {mjcf: cartpole.xml, actuators: [slide]}\n" if text[-1] != "[" else text)
     code, told = mbrl(*command, "--robot", tmp_path / "bad.yaml")
     assert code == 2
     assert named in told
@@ -185,10 +186,10 @@ def test_fit_and_evaluate_a_linear_world(tmp_path, cart):
     train, test = log(tmp_path / "train.csv", 40), log(tmp_path / "test.csv", 10, seed=1)
     code, text = mbrl("fit", train, "--robot", cart, "-o", "model", "--json", "fit.json")
     assert code == 0, text
-    assert json.loads(open("fit.json").read())["seconds_of_data"] == pytest.approx(40, abs=0.1)
+    assert json.loads(Path("fit.json").read_text())["seconds_of_data"] == pytest.approx(40, abs=0.1)
     code, text = mbrl("evaluate", "model", test, "--horizons", "1,10,50", "--json", "out.json")
     assert code == 0, text
-    found = json.loads(open("out.json").read())
+    found = json.loads(Path("out.json").read_text())
     assert set(found) >= {"k_step_rmse", "persistence", "linear", "coverage_68", "coverage_95"}
     for k in ("1", "10", "50"):
         assert set(found["k_step_rmse"][k]) == {"x", "v"}
@@ -208,7 +209,7 @@ def test_fit_an_ensemble(tmp_path):
     assert code == 0, text
     code, text = mbrl("evaluate", "deep/model", log(tmp_path / "b.csv", seed=2), "--json", "o.json")
     assert code == 0, text
-    found = json.loads(open("o.json").read())
+    found = json.loads(Path("o.json").read_text())
     assert found["k_step_rmse"]["10"]["v"] < 0.5 * found["persistence"]["10"]["v"]
 
 
@@ -255,7 +256,7 @@ def test_figures_that_cannot_be_written_are_told(tmp_path, cart):
 def test_info(tmp_path):
     code, text = mbrl("info", "--json", "info.json")
     assert code == 0
-    found = json.loads(open("info.json").read())
+    found = json.loads(Path("info.json").read_text())
     assert set(robot.shipped()) == set(found["robots"])
     assert "icem" in found["parts"]["planning"]
     assert "cartpole" in text

@@ -126,7 +126,7 @@ def test_the_report_has_every_key_in_the_right_type_and_is_json_for_anybody(tmp_
     made = report.build(spec, log, command="test", seed=0, wall_s=1.0, cadence=cadence)
     made["note"] = math.nan
     report.save(made, tmp_path / "deep" / "report.json")
-    found = json.loads((tmp_path / "deep" / "report.json").read_text(), parse_constant=lambda c: pytest.fail(c))
+    found = json.loads((tmp_path / "deep" / "report.json").read_text(), parse_constant=pytest.fail)
     for key, kind in KEYS.items():
         assert isinstance(found[key], kind), key
     for part, keys in INSIDE.items():
@@ -159,7 +159,7 @@ def test_reports_of_nothing_and_of_faults():
 
 def ink(path):
     pixels = plt.imread(path)[..., :3]
-    return pixels.shape, len(np.unique(pixels.reshape(-1, 3), axis=0)), float((pixels.min(-1) < 0.9).mean())
+    return pixels.shape, len(np.unique(pixels[::3, ::3].reshape(-1, 3), axis=0)), float((pixels.min(-1) < 0.9).mean())
 
 
 def test_the_picture_shows_something(tmp_path, finished):

@@ -134,7 +134,7 @@ class Trainer:
     def _inside(self, data: Sequences) -> Sequences:
         """Stretches that stay within the states' ranges: what happens outside (a cart at its stop) follows other laws."""
         inside = ((data.state >= self.spec.range_low) & (data.state <= self.spec.range_high)).all((1, 2))
-        return data.select(inside)
+        return data.select(np.asarray(inside))
 
     def refit(self) -> Refit:
         """Fit on all data, compare with the model in use, publish if not worse. Returns what it came to."""

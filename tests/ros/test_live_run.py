@@ -64,7 +64,7 @@ def mbrl(domain, tmp_path):
 def test_a_demo_whose_trainer_is_killed_goes_on_and_replays(mbrl, tmp_path):
     out = tmp_path / "run"
     process = mbrl("demo", "--duration", 8, "--out", out, "--json", tmp_path / "report.json")
-    until(lambda: (out / "refits.jsonl").exists(), "a refit")
+    until((out / "refits.jsonl").exists, "a refit")
     trainer = next(pid for pid, line in children(process.pid).items() if "trainer_node" in line)
     os.kill(trainer, signal.SIGKILL)
     assert process.wait(120) in (0, 1)  # solved or not
