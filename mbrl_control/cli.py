@@ -30,7 +30,7 @@ def main() -> None:
     """Entry point of the console script: errors that a user can mend are told in a sentence, with exit status 2."""
     try:
         application()()
-    except UserError as error:
+    except (UserError, OSError) as error:
         Console(stderr=True, soft_wrap=True).print(f"error: {error}", markup=False, highlight=False)
         sys.exit(2)
 

@@ -127,54 +127,56 @@ class CommandSignal(Signal):
 class Condition(Strict):
     """`|signal - target| < within` (angles compared around the circle)."""
 
-    signal: Name
-    target: float = 0.0
-    within: Positive
+    signal: Name = Field(description="state signal")
+    target: float = Field(0.0, description="wanted value, in the signal's unit")
+    within: Positive = Field(description="greatest distance from it, in the signal's unit")
 
 
 class SuccessSpec(Strict):
     """When the task counts as solved: every condition holds for a time without a break."""
 
-    conditions: list[Condition] = Field(min_length=1)
-    hold_s: Positive = 3.0
+    conditions: list[Condition] = Field(min_length=1, description="all of them at once")
+    hold_s: Positive = Field(3.0, description="for so long, s")
 
 
 class CostSpec(Strict):
     """The cost to minimise; `options` are the fields of the module `mbrl_control.costs.<kind>`."""
 
-    kind: Name = "quadratic"
-    options: Options = Field(default_factory=dict)
+    kind: Name = Field("quadratic", description="which cost, see below")
+    options: Options = Field(default_factory=dict, description="its options")
 
 
 class ModelSpec(Strict):
     """The learned model; `options` are the fields of the module `mbrl_control.models.<kind>`."""
 
-    kind: Name = "ensemble"
-    members: int = Field(5, ge=1, le=20)
-    hidden: list[Annotated[int, Field(ge=1, le=2048)]] = Field([128, 128], min_length=1, max_length=6)
+    kind: Name = Field("ensemble", description="which model, see below")
+    members: int = Field(5, ge=1, le=20, description="networks that vote")
+    hidden: list[Annotated[int, Field(ge=1, le=2048)]] = Field([128, 128], min_length=1, max_length=6, description="units of each layer")
     ignore: list[str] = Field(default_factory=list, description="state signals that the dynamics do not depend on")
     mirror: list[str] = Field(default_factory=list, description="signals (state and command) whose signs may all be flipped together")
-    options: Options = Field(default_factory=dict)
+    options: Options = Field(default_factory=dict, description="its options")
 
 
 class PlannerSpec(Strict):
     """The planner; `options` are the fields of the module `mbrl_control.planning.<kind>`."""
 
-    kind: Name = "icem"
+    kind: Name = Field("icem", description="which planner, see below")
     horizon: int = Field(20, ge=1, le=200, description="model steps")
     candidates: int = Field(128, ge=2, le=100_000, description="action sequences per iteration")
-    iterations: int = Field(3, ge=1, le=50)
+    iterations: int = Field(3, ge=1, le=50, description="rounds of sampling and refitting per plan")
     knots: int | None = Field(None, ge=2, le=200, description="spline knots over the horizon; none: one action per model step")
-    spline: Literal["hold", "linear", "cubic"] = "cubic"
-    propagation: Literal["mean", "ts1", "tsinf"] = "tsinf"
-    risk: Literal["mean", "std", "cvar"] = "mean"
+    spline: Literal["hold", "linear", "cubic"] = Field("cubic", description="between the knots")
+    propagation: Literal["mean", "ts1", "tsinf"] = Field(
+        "tsinf", description="through the members: each its own mean; another one at each step, sampled; each its own, sampled")
+    risk: Literal["mean", "std", "cvar"] = Field("mean", description="how the members' costs of a candidate become one")
     risk_weight: float = Field(0.0, ge=0, le=100, description="k of mean + k std")
     cvar_alpha: float = Field(0.3, gt=0, le=1, description="share of the worst members that cvar averages")
     disagreement: float = Field(0.0, ge=-10, le=100, description="weight of the members' disagreement; negative seeks it")
     smoothness: float = Field(0.0, ge=0, le=1000, description="weight of squared changes from action to action, in half ranges")
     range_weight: float = Field(10.0, ge=0, le=1e6, description="cost per step of leaving a state's `range` by one half of its width")
-    dtype: Literal["float32", "bfloat16"] = "float32"
-    options: Options = Field(default_factory=dict)
+    dtype: Literal["float32", "bfloat16"] = Field("float32", description="of the model's hidden layers; bfloat16 is fast where the "
+                                                  "processor has it")
+    options: Options = Field(default_factory=dict, description="its options")
 
 
 class TrainerSpec(Strict):
@@ -208,30 +210,30 @@ class SimSpec(Strict):
 class CsvSpec(Strict):
     """How logs in CSV map to signals: `column` of each signal, and the time column."""
 
-    time: str = "time"
-    delimiter: str = Field(",", min_length=1, max_length=1)
+    time: str = Field("time", description="column of the time, s")
+    delimiter: str = Field(",", min_length=1, max_length=1, description="between columns")
 
 
 class RobotSpec(Strict):
     """A robot: everything that the stack must be told, and nothing else."""
 
-    name: Name
-    title: str = Field("", max_length=200)
+    name: Name = Field(description="of the robot; part of file names")
+    title: str = Field("", max_length=200, description="one line for people")
     rate_hz: float = Field(50.0, ge=1, le=1000, description="tick: commands per second")
     plan_hz: float = Field(25.0, gt=0, le=1000, description="plans per second")
     model_dt: float = Field(0.05, gt=0, le=1, description="model step: the grid of the horizon, s")
-    state: list[StateSignal] = Field(min_length=1, max_length=200)
-    command: list[CommandSignal] = Field(min_length=1, max_length=60)
+    state: list[StateSignal] = Field(min_length=1, max_length=200, description="what is measured, in the order of the state vector")
+    command: list[CommandSignal] = Field(min_length=1, max_length=60, description="what is sent, in the order of the command vector")
     state_timeout_s: Positive = Field(0.1, description="a state older than this is not acted on")
     safe_action: Literal["zero", "hold", "brake"] = Field("zero", description="what to do when there is nothing better")
     brake_gain: float = Field(1.0, ge=0, description="`brake`: command per unit of the paired rate, against it")
-    cost: CostSpec
-    success: SuccessSpec | None = None
-    model: ModelSpec = ModelSpec()
-    planner: PlannerSpec = PlannerSpec()
-    trainer: TrainerSpec = TrainerSpec()
-    sim: SimSpec | None = None
-    csv: CsvSpec = CsvSpec()
+    cost: CostSpec = Field(description="what is wanted")
+    success: SuccessSpec | None = Field(None, description="when it counts as solved, for reports")
+    model: ModelSpec = Field(ModelSpec(), description="what will happen")
+    planner: PlannerSpec = Field(PlannerSpec(), description="what to do")
+    trainer: TrainerSpec = Field(TrainerSpec(), description="when to learn")
+    sim: SimSpec | None = Field(None, description="its twin in MuJoCo; needed only by `mbrl demo` and `mbrl sim`")
+    csv: CsvSpec = Field(CsvSpec(), description="how its CSV logs look")
 
     @model_validator(mode="wrap")
     @classmethod

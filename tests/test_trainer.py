@@ -76,7 +76,7 @@ def test_the_first_model_is_published_and_the_figures_say_so(store):
     assert trainer.history == [refit]
     found = store.read(1, trainer.spec.hash)
     assert found.figures["gate_score"] == pytest.approx(refit.score)
-    assert json.loads((store.path(1) / "manifest.json").read_text(), parse_constant=lambda c: pytest.fail(c))
+    assert json.loads((store.path(1) / "manifest.json").read_text(), parse_constant=pytest.fail)
 
 
 def test_both_models_are_compared_in_the_same_units(store):
@@ -161,7 +161,7 @@ def test_a_model_that_was_there_before_is_gone_on_from_and_replaced_only_on_evid
 
 def test_a_model_of_another_robot_in_the_store_is_not_gone_on_from(store):
     fitted(spec_of(), store)
-    trainer, refit = fitted(spec_of(dt=0.05), store)
+    _, refit = fitted(spec_of(dt=0.05), store)
     assert math.isnan(refit.incumbent)
     assert refit.version == 2
 
@@ -268,7 +268,7 @@ def test_lines_of_refits_are_json_that_anybody_can_read(tmp_path):
     path = tmp_path / "refits.jsonl"
     for score in (0.5, math.nan, math.inf):
         worker.append_line(path, Refit(1, 0.1, 10, score, math.nan, 2.0, {"epochs": np.float64(3)}), 1.0)
-    rows = [json.loads(line, parse_constant=lambda c: pytest.fail(c)) for line in path.read_text().splitlines()]
+    rows = [json.loads(line, parse_constant=pytest.fail) for line in path.read_text().splitlines()]
     assert [r["score"] for r in rows] == [0.5, None, None]
     assert rows[0]["figures"] == {"epochs": 3.0}
 

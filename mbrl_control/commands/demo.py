@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mbrl_control import robot
+from mbrl_control import parts, robot
 from mbrl_control.commands.options import console
 from mbrl_control.errors import UserError
 
@@ -43,8 +43,8 @@ def demo(
     what = parse_change(change)
     command = f"mbrl demo --robot {robot_name} --duration {duration:g} --seed {seed}" + (" --lockstep" if in_lockstep else "")
     if in_lockstep:
-        times = tuple(float(t) for t in resets.split(",") if t)
-        result = run_lockstep(robot_name, run_dir, lockstep.Settings(duration, seed, times, changes=lockstep_changes(what)), plant, command)
+        settings = lockstep.Settings(duration, seed, parse_times(resets), changes=lockstep_changes(what))
+        result = run_lockstep(robot_name, run_dir, settings, plant, command)
     else:
         result = run_live(live_run.LiveSettings(robot_name, run_dir, duration, seed, sim_parameters=live_changes(what)), command)
     if json_path is not None:
@@ -65,14 +65,22 @@ def parse_change(text: str) -> tuple[str, float, float] | None:
         raise UserError(f"--change '{text}' is not understood; write it as WHAT*FACTOR@SECONDS, e.g. mass:pole*2@60") from error
 
 
+def parse_times(text: str) -> tuple[float, ...]:
+    """(20, 30) of `20,30`."""
+    try:
+        return tuple(float(part) for part in text.split(",") if part)
+    except ValueError as error:
+        raise UserError(f"--resets '{text}' is not a list of seconds; write e.g. 20,30") from error
+
+
 def lockstep_changes(what: tuple[str, float, float] | None) -> tuple[tuple[float, Any], ...]:
     """The change as a function of the plant."""
     if what is None:
         return ()
     name, factor, at = what
 
-    def apply(plant: Any) -> None:
-        plant.change(name, factor)
+    def apply(plant: Any, by: float = factor) -> None:
+        plant.change(name, by)
 
     return ((at, apply),)
 
@@ -90,14 +98,19 @@ def run_lockstep(robot_name: str, run_dir: Path, settings: Settings, plant: str,
     import torch  # noqa: PLC0415
     from rich.live import Live  # noqa: PLC0415
 
-    from mbrl_control.stack import live, lockstep, picture, plants, report  # noqa: PLC0415
+    from mbrl_control.stack import live, live_run, lockstep, picture, plants, report  # noqa: PLC0415
 
     torch.set_num_threads(1)
     torch.set_flush_denormal(True)
     spec = robot.load(robot_name)
     base = None if robot_name in robot.shipped() else Path(robot_name).parent
-    run = lockstep.Lockstep(spec, plants.make(plant, spec, base), run_dir / "store", settings)
-    begin, interrupted = time.monotonic(), False
+    parts.check(spec)
+    made: Any = plants.make(plant, spec, base)
+    for _, change in settings.changes:
+        change(made, 1.0)  # a wrong name shows now, not in a minute
+    live_run.require_empty(run_dir)
+    run = lockstep.Lockstep(spec, made, run_dir / "store", settings)
+    begin, interrupted, fault = time.monotonic(), False, None
     with Live(console=console, refresh_per_second=4, transient=True) as screen:
 
         def watch(log: RunLog) -> None:
@@ -107,6 +120,8 @@ def run_lockstep(robot_name: str, run_dir: Path, settings: Settings, plant: str,
             run.run(watch)
         except KeyboardInterrupt:
             interrupted = True
+        except UserError as error:  # the simulation became unstable: what came before is still told
+            fault = error
     log = run.log
     out = report.build(spec, log, command=command, seed=settings.seed, wall_s=time.monotonic() - begin,
                        cadence={"rate_hz": spec.rate_hz, "ticks": len(log.time), "missed": 0, "lateness_us": None, "clock": "virtual"},
@@ -114,6 +129,8 @@ def run_lockstep(robot_name: str, run_dir: Path, settings: Settings, plant: str,
     report.save(out, run_dir / "report.json")
     if log.time:
         picture.draw(spec, log, run_dir / "picture.png", f"{spec.title or spec.name}: {command}")
+    if fault is not None:
+        raise fault
     return out
 
 

@@ -35,6 +35,7 @@ def fit(
 
     torch.set_num_threads(1)
     spec = robot.load(robot_name)
+    parts.check(spec)
     if out.exists():
         raise UserError(f"{out} exists already; name a new folder with -o")
     begin = time.monotonic()
@@ -62,8 +63,10 @@ def fit(
     temporary.rename(out)
     if json_path is not None:
         save(figures, json_path)
-    console.print(f"fitted in {figures['wall_s']:.1f} s, {figures['epochs']:.0f} epochs, held-out error {figures['holdout_mse']:.4f} "
-                  f"(mean square, normalised): {out}", highlight=False)
+    told = f"fitted in {figures['wall_s']:.1f} s"
+    if "holdout_mse" in figures:
+        told += f", {figures['epochs']:.0f} epochs, held-out error {figures['holdout_mse']:.4f} (mean square, normalised)"
+    console.print(f"{told}: {out}", highlight=False)
 
 
 def add(app: typer.Typer) -> None:

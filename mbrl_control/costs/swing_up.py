@@ -20,6 +20,8 @@ class Options:
         position: the cart's signal, m.
         angle: the pole's, rad, 0 upright.
         rate: the pole's rate, rad/s.
+        position_margin: distance from the middle at which the factor for being centred has fallen to 55 %, m.
+        rate_margin: rate at which the factor for calm has fallen to 55 %, rad/s.
         rail: |position| beyond which the penalty rises, m; 0 for none.
         rail_weight: penalty per metre beyond.
     """

@@ -329,7 +329,7 @@ class Ensemble:
         """Take over a snapshot in place: the buffers of `step` keep their addresses while the precision stays the same.
 
         Raises:
-            SnapshotError: another kind, another robot, or arrays of the wrong names or shapes; the model is then unchanged.
+            SnapshotError: another kind, another robot, or arrays of wrong names, shapes, types or members; the model is then unchanged.
         """
         if snapshot.kind != KIND:
             raise SnapshotError(f"snapshot version {snapshot.version} is of kind '{snapshot.kind}', not '{KIND}'")
@@ -342,6 +342,11 @@ class Ensemble:
             if given is None or given.shape != tuple(here.shape):
                 raise SnapshotError(f"snapshot version {snapshot.version}: array '{name}' must have shape {tuple(here.shape)}, "
                                     f"not {'none' if given is None else given.shape}")
+            if (given.dtype.kind == "f") != here.is_floating_point():
+                raise SnapshotError(f"snapshot version {snapshot.version}: array '{name}' must not be of type {given.dtype}")
+        elites = snapshot.weights["elites"]
+        if not ((elites >= 0) & (elites < self.trained)).all():
+            raise SnapshotError(f"snapshot version {snapshot.version}: elites {elites.tolist()} are not among {self.trained} members")
         arrays = {n: torch.tensor(snapshot.weights[n]) for n in mine}
         self._weights = [arrays[n] for n in list(mine)[:len(self._weights)]]
         self._norm = Normaliser(*(arrays[f"normaliser.{name}"] for name in vars(self._norm)))

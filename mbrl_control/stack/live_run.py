@@ -4,22 +4,24 @@ from __future__ import annotations
 
 import json
 import shutil
+import signal
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mbrl_control import robot
+from mbrl_control import parts, robot
 from mbrl_control.errors import UserError
 from mbrl_control.robot import RobotSpec
 from mbrl_control.stack import picture, report
-from mbrl_control.stack.processes import Node, Processes, require_ros, wait_for
+from mbrl_control.stack.processes import Node, Processes, interrupt, require_ros, signals, wait_for
 from mbrl_control.stack.run_log import RunLog
 from mbrl_control.stack.run_reader import RunReader
 
 POLL_S = 0.25
 START_TIMEOUT_S = 60.0
+MOST_RESTARTS = 5
 Watch = Callable[[RunLog], None]
 
 
@@ -61,13 +63,19 @@ def nodes(settings: LiveSettings) -> list[Node]:
     return out
 
 
+def require_empty(run_dir: Path) -> None:
+    """Raise a sentence unless a run may leave its files in a folder: it is new or empty."""
+    if run_dir.exists() and (not run_dir.is_dir() or any(run_dir.iterdir())):
+        raise UserError(f"{run_dir} is not an empty folder; name a new one with --out")
+
+
 def prepare(settings: LiveSettings) -> RobotSpec:
     """Check everything that can be checked before a process is started."""
     spec = robot.load(settings.robot)
     if settings.sim and spec.sim is None:
         raise UserError(f"robot '{spec.name}' has no `sim` section, so there is nothing to simulate; use `mbrl control` with the real robot")
-    if settings.run_dir.exists() and any(settings.run_dir.iterdir()):
-        raise UserError(f"{settings.run_dir} is not empty; name a new folder with --out")
+    parts.check(spec)
+    require_empty(settings.run_dir)
     require_ros()
     settings.run_dir.mkdir(parents=True, exist_ok=True)
     known = robot.shipped().get(settings.robot)
@@ -94,8 +102,9 @@ def run(settings: LiveSettings, command: str, watch: Watch | None = None, prepar
     processes = Processes(nodes(settings), settings.run_dir)
     reader = RunReader(spec, settings.run_dir)
     ended: dict[str, int] = {}
-    interrupted = False
+    interrupted, restarts = False, 0
     try:
+        signals(interrupt)
         processes.start()
         wait_for(settings.run_dir / "bag", processes, START_TIMEOUT_S)
         while not ended and (not reader.log.time or reader.log.time[-1] < settings.duration_s):
@@ -105,13 +114,19 @@ def run(settings: LiveSettings, command: str, watch: Watch | None = None, prepar
             if not log.time and time.monotonic() - begin > START_TIMEOUT_S:
                 raise UserError(f"no command was recorded within {START_TIMEOUT_S:g} s; see the logs in {settings.run_dir / 'logs'}")
             ended = processes.dead()
+            if set(ended) == {"trainer"} and restarts < MOST_RESTARTS:  # nothing else depends on it: it may die at any instant
+                restarts += 1
+                processes.restart("trainer")
+                ended = {}
             time.sleep(POLL_S)
     except KeyboardInterrupt:
         interrupted = True
     finally:
+        signals(signal.SIG_IGN)  # impatience must not leave a controller without its watcher
         processes.stop()
+        signals(signal.SIG_DFL)
     return finish(spec, reader, settings, command, time.monotonic() - begin,
-                  {"interrupted": interrupted, "ended_early": {n: processes.last_words(n) for n in ended}})
+                  {"interrupted": interrupted, "trainer_restarts": restarts, "ended_early": {n: processes.last_words(n) for n in ended}})
 
 
 def finish(spec: RobotSpec, reader: RunReader, settings: LiveSettings, command: str, wall_s: float, extra: dict[str, Any]) -> dict[str, Any]:

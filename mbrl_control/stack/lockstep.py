@@ -60,7 +60,7 @@ class Settings:
     stop_when_solved: bool = False
     plan_latency_s: float = 0.015
     refit_latency_s: float = 0.5
-    changes: tuple[tuple[float, Callable[[Plant], None]], ...] = ()
+    changes: tuple[tuple[float, Callable[..., None]], ...] = ()
 
 
 class LockstepLink:

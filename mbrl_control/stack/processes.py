@@ -11,6 +11,7 @@ import sys
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from mbrl_control.errors import UserError
 from mbrl_control.priority import cores_for
@@ -40,6 +41,22 @@ class Node:
         return [sys.executable, "-m", self.module, "--ros-args", *given]
 
 
+def interrupt(*_: object) -> None:
+    """A signal's handler: end as with Ctrl-C."""
+    raise KeyboardInterrupt
+
+
+def signals(handler: Any) -> None:
+    """What happens on SIGTERM, SIGHUP (a closed terminal) and, where it is more than Ctrl-C's own, SIGINT.
+
+    Without a handler they would end this process and leave those that it started, the controller among them, running.
+    """
+    with contextlib.suppress(ValueError):  # outside of the main thread there are none
+        signal.signal(signal.SIGINT, signal.default_int_handler if handler is signal.SIG_DFL else handler)
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, handler)
+
+
 def require_ros() -> None:
     """Raise a sentence where the ROS side of the product cannot be imported."""
     for module, cure in (("rclpy", "pip install 'mbrl_control[ros]', or source a ROS 2 installation"),
@@ -62,18 +79,25 @@ class Processes:
 
     def start(self) -> None:
         """Start every node."""
+        for node in self.nodes:
+            self._start(node)
+
+    def restart(self, name: str) -> None:
+        """Start a node that has ended once more; its log goes on."""
+        self._start(next(node for node in self.nodes if node.name == name))
+
+    def _start(self, node: Node) -> None:
         env = child_environment()
         env.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
         env.setdefault("MUJOCO_GL", "egl")
         logs = self.run_dir / "logs"
         logs.mkdir(parents=True, exist_ok=True)
-        for node in self.nodes:
-            with open(logs / f"{node.name}.log", "ab") as log:
-                self._running[node.name] = subprocess.Popen(node.command(), stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT,
-                                                            env=env, start_new_session=True)
-            if node.name != "controller":  # whose child, the planner, needs the core that the others keep off
-                with contextlib.suppress(OSError, AttributeError):
-                    os.sched_setaffinity(self._running[node.name].pid, cores_for(node.name))
+        with open(logs / f"{node.name}.log", "ab") as log:
+            self._running[node.name] = subprocess.Popen(node.command(), stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT,
+                                                        env=env, start_new_session=True)
+        if node.name != "controller":  # whose child, the planner, needs the core that the others keep off
+            with contextlib.suppress(OSError, AttributeError):
+                os.sched_setaffinity(self._running[node.name].pid, cores_for(node.name))
 
     def pid(self, name: str) -> int:
         """Process id of a node."""

@@ -106,6 +106,8 @@ class Trainer:
 
     def due(self) -> bool:
         """Whether there is enough new data for a refit."""
+        if not hasattr(self.model, "fit"):  # a known model: there is nothing to learn
+            return False
         if not self.history:
             return self.experience_s >= self.spec.trainer.first_fit_s
         # By the clock of the data: its amount no longer grows once the window is full.
@@ -132,7 +134,7 @@ class Trainer:
     def _inside(self, data: Sequences) -> Sequences:
         """Stretches that stay within the states' ranges: what happens outside (a cart at its stop) follows other laws."""
         inside = ((data.state >= self.spec.range_low) & (data.state <= self.spec.range_high)).all((1, 2))
-        return data.select(inside)
+        return data.select(np.asarray(inside))
 
     def refit(self) -> Refit:
         """Fit on all data, compare with the model in use, publish if not worse. Returns what it came to."""

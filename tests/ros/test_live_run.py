@@ -1,0 +1,99 @@
+"""A run of all processes from the command line: ends with report, picture and a bag that replays, whatever happens meanwhile."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from mbrl_control import robot
+from mbrl_control.data.loading import load_episodes
+from mbrl_control.runtime.process_link import child_environment
+
+pytestmark = pytest.mark.slow
+
+
+def children(pid: int) -> dict[int, str]:
+    """Pids and command lines of the processes below a process."""
+    out: dict[int, str] = {}
+    for folder in Path("/proc").iterdir():
+        if not folder.name.isdigit():
+            continue
+        try:
+            parent = int((folder / "stat").read_text().rsplit(")", 1)[1].split()[1])
+            if parent == pid or parent in out:
+                out[int(folder.name)] = (folder / "cmdline").read_text().replace("\0", " ")
+        except (OSError, IndexError):
+            continue
+    return out
+
+
+def until(condition, what, timeout_s=90.0):
+    end = time.monotonic() + timeout_s
+    while not (found := condition()):
+        assert time.monotonic() < end, f"waited in vain for {what}"
+        time.sleep(0.05)
+    return found
+
+
+@pytest.fixture
+def mbrl(domain, tmp_path):
+    """Start `mbrl` with arguments, in a ROS domain of its own."""
+    started = []
+
+    def start(*arguments):
+        environment = child_environment() | {"ROS_DOMAIN_ID": str(domain), "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST"}
+        with (tmp_path / "mbrl.log").open("w") as log:
+            started.append(subprocess.Popen([sys.executable, "-m", "mbrl_control.cli", *map(str, arguments)], env=environment, stdout=log,
+                                            stderr=subprocess.STDOUT, cwd=tmp_path))
+        return started[-1]
+
+    yield start
+    print((tmp_path / "mbrl.log").read_text())
+    for process in started:
+        for pid in [*children(process.pid), process.pid] if process.poll() is None else []:
+            os.kill(pid, signal.SIGKILL)
+
+
+def test_a_demo_whose_trainer_is_killed_goes_on_and_replays(mbrl, tmp_path):
+    out = tmp_path / "run"
+    process = mbrl("demo", "--duration", 8, "--out", out, "--json", tmp_path / "report.json")
+    until((out / "refits.jsonl").exists, "a refit")
+    trainer = next(pid for pid, line in children(process.pid).items() if "trainer_node" in line)
+    os.kill(trainer, signal.SIGKILL)
+    assert process.wait(120) in (0, 1)  # solved or not
+    found = json.loads((tmp_path / "report.json").read_text())
+    assert found["ended_early"] == {}
+    assert found["trainer_restarts"] == 1
+    assert found["cadence"]["ticks"] >= 8 * 50 - 5
+    assert set(found["cadence"]["lateness_us"]) == {"p50", "p99", "max"}
+    assert found["planner"]["plans"] > 20
+    assert (out / "picture.png").stat().st_size > 20_000
+    episodes = load_episodes(out / "bag", robot.load(out / "robot.yaml"))
+    assert sum(e.duration for e in episodes) > 6.0
+    done = subprocess.run([sys.executable, "-m", "mbrl_control.cli", "replay", str(out), "--limit", "5"], capture_output=True, text=True,
+                          check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "identical in every bit" in done.stdout
+
+
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_all_processes_and_the_report_is_written(mbrl, tmp_path, how):
+    out = tmp_path / "run"
+    process = mbrl("demo", "--duration", 600, "--out", out)
+    until((out / "bag").exists, "the bag")
+    until(lambda: len(children(process.pid)) >= 5, "all processes")
+    below = children(process.pid)
+    time.sleep(2.0)
+    process.send_signal(how)
+    assert process.wait(60) in (0, 1)
+    for pid in below:
+        assert not Path(f"/proc/{pid}").exists(), below[pid]
+    found = json.loads((out / "report.json").read_text())
+    assert found["interrupted"] is True
