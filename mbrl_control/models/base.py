@@ -80,7 +80,7 @@ class LearnedModel(Model, Protocol):
 
     stretch: int
 
-    def fit(self, data: Sequences, rng: np.random.Generator, *, epochs: int = ..., budget_s: float = ...,
+    def fit(self, data: Sequences, rng: np.random.Generator, *, epochs: int = ..., updates: int | None = ..., budget_s: float = ...,
             holdout: float | Sequences = ...) -> dict[str, float]:
         """Fit to stretches of K >= 1 model steps; warm: starts from the present weights. Returns figures.
 
@@ -88,6 +88,7 @@ class LearnedModel(Model, Protocol):
             data: K may be any number; a model may learn from more than one step ahead.
             rng: the source of every random draw.
             epochs: passes over the data at most.
+            updates: gradient steps, instead of passes.
             budget_s: time limit, s.
             holdout: share of the data, or data, by which the fit chooses its weights.
         """

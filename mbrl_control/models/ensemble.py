@@ -182,7 +182,7 @@ class Ensemble:
 
     # ---- training
 
-    def fit(self, data: Sequences, rng: np.random.Generator, *, epochs: int = 20, budget_s: float = math.inf,
+    def fit(self, data: Sequences, rng: np.random.Generator, *, epochs: int = 20, updates: int | None = None, budget_s: float = math.inf,
             holdout: float | Sequences = 0.1) -> dict[str, float]:
         """Fit to data, warm: from the present weights and optimiser state.
 
@@ -190,6 +190,7 @@ class Ensemble:
             data: stretches of K >= 1 model steps.
             rng: every draw (weights, bootstrap sets, order) comes from it, so equal generators give equal bits.
             epochs: passes over the data at most.
+            updates: gradient steps, instead of passes: what a refit costs then does not grow with the data.
             budget_s: seconds after which the fit ends with what it has (then bits depend on the machine).
             holdout: share of the data, or data, by which each member's best weights and the elites are chosen. A share is
                 the same blocks of time in every refit, so that a warm start has not trained on them.
@@ -215,15 +216,18 @@ class Ensemble:
         self._resume(optimiser, weights)
         best = [w.detach().clone() for w in weights]
         best_error = torch.full((self.trained,), math.inf) if cold else self._error(norm, held_data)
-        stale, epoch, updates, loss_sum, loss_count = 0, 0, 0, 0.0, 1
+        if updates is not None:
+            batch = self._batch(count, stretch)
+            epochs = max(1, round(updates / (max(batch, count // stretch) // batch)))
+        stale, epoch, done, loss_sum, loss_count = 0, 0, 0, 0.0, 1
         while epoch < epochs and stale < self.options.patience and time.monotonic() - began < budget_s:
             for group in optimiser.param_groups:
                 group["lr"] = self.options.learning_rate * (0.525 + 0.475 * math.cos(math.pi * epoch / epochs))
             # A network that knows nothing yet diverges within a stretch: it learns single steps first. Not for long: from
             # noisy states it would learn the noise, to the cost of motions that it has not seen.
-            steps = 1 if cold and epoch < COLD_SHARE * epochs and updates < COLD_UPDATES else stretch
+            steps = 1 if cold and epoch < COLD_SHARE * epochs and done < COLD_UPDATES else stretch
             rows = bootstrap.gather(1, torch.as_tensor(rng.permuted(np.tile(np.arange(count), (self.trained, 1)), axis=1)))
-            batch = min(max(1, min(self.options.batch, max(SMALL_BATCH, count // SMALL_EPOCH)) // steps), count)
+            batch = self._batch(count, steps)
             # Stretches overlap, so that an epoch of long ones holds each transition as often as an epoch of single steps.
             used = max(batch, count // steps)
             loss_sum, loss_count = 0.0, 0
@@ -238,7 +242,7 @@ class Ensemble:
                 loss_sum, loss_count = loss_sum + float(loss.detach()), loss_count + 1
                 if time.monotonic() - began > budget_s:
                     break
-            epoch, updates = epoch + 1, updates + loss_count
+            epoch, done = epoch + 1, done + loss_count
             error = self._error(norm, held_data)
             better = error < best_error
             stale = 0 if bool((error < best_error - 1e-3).any()) or steps < stretch else stale + 1
@@ -252,6 +256,10 @@ class Ensemble:
         self.prepare(self._dtype)
         return {"transitions": float(len(data) * stretch), "epochs": float(epoch), "fit_s": time.monotonic() - began,
                 "loss": loss_sum / loss_count / self.trained, "holdout_mse": float(best_error[self._elites].mean().exp())}
+
+    def _batch(self, count: int, steps: int) -> int:
+        """Stretches per gradient step: smaller while there is little data, so that a pass has enough steps."""
+        return min(max(1, min(self.options.batch, max(SMALL_BATCH, count // SMALL_EPOCH)) // steps), count)
 
     def _unroll(self, norm: Normaliser, state: torch.Tensor, action: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Normalised open-loop errors [E, B, K, S] and the first step's log-variance [E, B, S].

@@ -73,7 +73,7 @@ class Linear:
     def prepare(self, dtype: torch.dtype = torch.float32) -> None:
         """Nothing here is worth a lower precision."""
 
-    def fit(self, data: Sequences, rng: np.random.Generator, *, epochs: int = 1, budget_s: float = math.inf,
+    def fit(self, data: Sequences, rng: np.random.Generator, *, epochs: int = 1, updates: int | None = None, budget_s: float = math.inf,
             holdout: float | Sequences = 0.0) -> dict[str, float]:
         """Least squares over every one-step transition of the data; the other arguments change nothing."""
         if not len(data):

@@ -77,7 +77,6 @@ class Trainer:
         self.rng = np.random.default_rng([seed, 0x7EA1])
         self.episodes: list[Episode] = []
         self.history: list[Refit] = []
-        self._batch = int(getattr(options, "batch", 256))
         self._seen_until = -math.inf
         newest = store.newest()
         # A model that was here before (a trainer that died, `mbrl control --model`) is where training goes on from.
@@ -142,10 +141,7 @@ class Trainer:
         self._seen_until = max((e.time[-1] for e in self.episodes), default=-math.inf)
         train, validation = self._split(self.model.stretch)
         held = self._split(GATE_STEPS)[1]
-        rows = len(train) * (2 if self.spec.model.mirror else 1)
-        # So many passes that the wanted number of gradient steps is made, however little data there is.
-        epochs = math.ceil(trainer.updates / max(1, rows // self._batch))
-        figures = self.model.fit(train, self.rng, epochs=epochs, budget_s=trainer.budget_s,
+        figures = self.model.fit(train, self.rng, updates=trainer.updates, budget_s=trainer.budget_s,
                                  holdout=validation if len(validation) else trainer.holdout)
         score = incumbent = math.nan
         if len(held):
