@@ -20,7 +20,7 @@ def fit(
     files: Annotated[list[Path], typer.Argument(help="bags (folder, .db3, .mcap, .bag), CSV logs, or folders of them")],
     robot_name: Robot,
     out: Annotated[Path, typer.Option("-o", "--out", help="new folder for the model")],
-    epochs: Annotated[int, typer.Option(min=1, help="passes over the data, at most")] = 200,
+    epochs: Annotated[int, typer.Option(min=1, help="passes over the data, at most")] = 40,
     budget: Annotated[float, typer.Option(min=1.0, help="seconds, at most")] = 180.0,
     seed: Seed = 0,
     json_path: Json = None,
