@@ -9,7 +9,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from pydantic.fields import FieldInfo
 
-from mbrl_control import parts, robot
+from mbrl_control import parts, robot, schema
 
 TARGET = Path(__file__).parent / "robot_yaml.md"
 HEAD = """\
@@ -23,10 +23,10 @@ do not exist are refused, all mistakes at once, each with file, line and the nea
 
 """
 SECTIONS = [
-    ("Top level", robot.RobotSpec), ("`state`: a list of", robot.StateSignal), ("`command`: a list of", robot.CommandSignal),
-    ("`cost`", robot.CostSpec), ("`success`", robot.SuccessSpec), ("`success.conditions`: a list of", robot.Condition),
-    ("`model`", robot.ModelSpec), ("`planner`", robot.PlannerSpec), ("`trainer`", robot.TrainerSpec), ("`sim`", robot.SimSpec),
-    ("`csv`", robot.CsvSpec),
+    ("Top level", robot.RobotSpec), ("`state`: a list of", schema.StateSignal), ("`command`: a list of", schema.CommandSignal),
+    ("`cost`", schema.CostSpec), ("`success`", schema.SuccessSpec), ("`success.conditions`: a list of", schema.Condition),
+    ("`model`", schema.ModelSpec), ("`planner`", schema.PlannerSpec), ("`trainer`", schema.TrainerSpec), ("`sim`", schema.SimSpec),
+    ("`csv`", schema.CsvSpec),
 ]
 SYMBOLS = {"gt": "> {}", "ge": "≥ {}", "lt": "< {}", "le": "≤ {}", "min_length": "at least {} long", "max_length": "at most {} long"}
 
@@ -46,7 +46,7 @@ def kind_of(annotation: Any) -> tuple[str, list[str]]:
         found = [kind_of(part) for part in inside if part is not type(None)]
         return " or ".join(word for word, _ in found), [limit for _, limits in found for limit in limits]
     words = {float: "number", int: "whole number", str: "text", bool: "true or false"}
-    return words.get(annotation, "section" if isinstance(annotation, type) and issubclass(annotation, robot.Strict) else "value"), []
+    return words.get(annotation, "section" if isinstance(annotation, type) and issubclass(annotation, schema.Strict) else "value"), []
 
 
 def limits_of(metadata: Any) -> list[str]:
@@ -65,7 +65,7 @@ def limits_of(metadata: Any) -> list[str]:
 
 def shown(value: Any) -> str:
     """A default as YAML would have it."""
-    if value is None or isinstance(value, robot.Strict):
+    if value is None or isinstance(value, schema.Strict):
         return "–"
     if value in ("", [], {}):
         return "empty"
@@ -84,7 +84,7 @@ def table(rows: list[str]) -> str:
     return "\n".join(["| key | type | default | allowed | meaning |", "|---|---|---|---|---|", *rows]) + "\n\n"
 
 
-def section(title: str, spec: type[robot.Strict]) -> str:
+def section(title: str, spec: type[schema.Strict]) -> str:
     """A part of the schema."""
     rows = []
     for key, info in spec.model_fields.items():

@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 
 from mbrl_control.errors import SpecError
-from mbrl_control.robot import CommandSignal, RobotSpec, StateSignal
+from mbrl_control.robot import RobotSpec
+from mbrl_control.schema import CommandSignal, StateSignal
 
 JOINT_STATE = "sensor_msgs/msg/JointState"
 JOINT_TRAJECTORY = "trajectory_msgs/msg/JointTrajectory"

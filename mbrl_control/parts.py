@@ -9,14 +9,11 @@ import functools
 import importlib
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
 from mbrl_control.errors import UserError, nearest
-
-if TYPE_CHECKING:
-    from mbrl_control.robot import RobotSpec
 
 
 @functools.cache
@@ -58,21 +55,3 @@ def options(package: str, kind: str, given: dict[str, Any]) -> Any:
     if faults:
         raise UserError("\n".join(faults))
     return made
-
-
-def check(spec: RobotSpec) -> None:
-    """Try the options of all of a robot's parts, before anything is started or written.
-
-    Raises:
-        UserError: every fault in one sentence each.
-    """
-    faults = []
-    for package, part in (("costs", spec.cost), ("models", spec.model), ("planning", spec.planner)):
-        try:
-            made = options(package, part.kind, part.options)
-            if package == "costs":
-                find(package, part.kind).build(spec, made)
-        except UserError as error:
-            faults.append(str(error))
-    if faults:
-        raise UserError("\n".join(faults))

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 import typer
 
-from mbrl_control import cli, parts, robot, strict_yaml
+from mbrl_control import cli, robot, strict_yaml
+from mbrl_control.part_checks import check_parts
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), ROOT / "ros2_ws/src/mbrl_control_ros/README.md"])
@@ -32,7 +33,7 @@ def test_the_example_robot_is_valid():
     blocks = re.findall(r"```yaml\n(.*?)```", (ROOT / "README.md").read_text("utf-8"), re.S)
     assert blocks
     for text in blocks:
-        parts.check(robot.validate(strict_yaml.parse(text, "README.md")))
+        check_parts(robot.validate(strict_yaml.parse(text, "README.md")))
 
 
 def test_commands_and_options_in_the_readme_exist():

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from mbrl_control import parts, robot, strict_yaml
 from mbrl_control.errors import SpecError, UserError
+from mbrl_control.part_checks import check_parts
 
 GOOD = """\
 name: arm
@@ -265,7 +266,7 @@ def test_files_that_cannot_be_read(tmp_path):
 def test_shipped_robots_load_and_all_their_parts_take_their_options(name):
     spec = robot.load(name)
     assert spec.name == name
-    parts.check(spec)
+    check_parts(spec)
 
 
 @pytest.mark.parametrize(("change", "same"), [
@@ -332,7 +333,7 @@ def test_options_of_parts_are_checked(package, kind, options, named):
 def test_faults_of_options_are_told_at_once():
     with pytest.raises(UserError) as caught:
         text = GOOD.replace("kind: icem", "options: {elitess: 1, beta: -1}")
-        parts.check(load(text.replace("{weight: {q: 1.0}}", "{weight: {p: 1.0}}")))
+        check_parts(load(text.replace("{weight: {q: 1.0}}", "{weight: {p: 1.0}}")))
     for named in ("'elitess'; nearest: 'elites'", "option beta = -1", "'p' is no signal of 'arm'"):
         assert named in str(caught.value)
 

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mbrl_control import parts, robot
+from mbrl_control import robot
 from mbrl_control.commands.options import console
 from mbrl_control.errors import UserError
+from mbrl_control.part_checks import check_parts
 
 if TYPE_CHECKING:  # these import torch and matplotlib, which --help must not wait for
     from mbrl_control.stack.live_run import LiveSettings
@@ -104,7 +105,7 @@ def run_lockstep(robot_name: str, run_dir: Path, settings: Settings, plant: str,
     torch.set_flush_denormal(True)
     spec = robot.load(robot_name)
     base = None if robot_name in robot.shipped() else Path(robot_name).parent
-    parts.check(spec)
+    check_parts(spec)
     made: Any = plants.make(plant, spec, base)
     for _, change in settings.changes:
         change(made, 1.0)  # a wrong name shows now, not in a minute

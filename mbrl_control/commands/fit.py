@@ -14,6 +14,7 @@ from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from mbrl_control import parts, robot
 from mbrl_control.commands.options import Json, Robot, Seed, console
 from mbrl_control.errors import UserError
+from mbrl_control.part_checks import check_parts
 
 
 def fit(
@@ -35,7 +36,7 @@ def fit(
 
     torch.set_num_threads(1)
     spec = robot.load(robot_name)
-    parts.check(spec)
+    check_parts(spec)
     if out.exists():
         raise UserError(f"{out} exists already; name a new folder with -o")
     begin = time.monotonic()

@@ -15,7 +15,7 @@ from mbrl_control.data.layout import Layout, NoLayoutError, as_table, column, la
 from mbrl_control.data.message_types import decode
 from mbrl_control.errors import DataError
 from mbrl_control.messages import EULER, MessageReader, Place, quaternion_angle, stamp_ns
-from mbrl_control.robot import StateSignal
+from mbrl_control.schema import StateSignal
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,8 @@ import mujoco
 import numpy as np
 
 from mbrl_control.errors import UserError, nearest
-from mbrl_control.robot import RobotSpec, SimSpec, StateSignal
+from mbrl_control.robot import RobotSpec
+from mbrl_control.schema import SimSpec, StateSignal
 
 UNITS = {
     (mujoco.mjtJoint.mjJNT_HINGE, "position"): "rad",

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from mbrl_control.robot import PlannerSpec, RobotSpec
+from mbrl_control.robot import RobotSpec
+from mbrl_control.schema import PlannerSpec
 
 
 def aggregate(returns: torch.Tensor, planner: PlannerSpec) -> torch.Tensor:

@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mbrl_control import parts, robot
+from mbrl_control import robot
 from mbrl_control.errors import UserError
+from mbrl_control.part_checks import check_parts
 from mbrl_control.robot import RobotSpec
 from mbrl_control.stack import picture, report
 from mbrl_control.stack.processes import Node, Processes, interrupt, require_ros, signals, wait_for
@@ -74,7 +75,7 @@ def prepare(settings: LiveSettings) -> RobotSpec:
     spec = robot.load(settings.robot)
     if settings.sim and spec.sim is None:
         raise UserError(f"robot '{spec.name}' has no `sim` section, so there is nothing to simulate; use `mbrl control` with the real robot")
-    parts.check(spec)
+    check_parts(spec)
     require_empty(settings.run_dir)
     require_ros()
     settings.run_dir.mkdir(parents=True, exist_ok=True)

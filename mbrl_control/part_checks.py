@@ -1,0 +1,25 @@
+"""Whether the parts that a robot names can be built from what it says, asked before anything is started or written."""
+
+from __future__ import annotations
+
+from mbrl_control import parts
+from mbrl_control.errors import UserError
+from mbrl_control.robot import RobotSpec
+
+
+def check_parts(spec: RobotSpec) -> None:
+    """Try the options of all of a robot's parts, before anything is started or written.
+
+    Raises:
+        UserError: every fault in one sentence each.
+    """
+    faults = []
+    for package, part in (("costs", spec.cost), ("models", spec.model), ("planning", spec.planner)):
+        try:
+            made = parts.options(package, part.kind, part.options)
+            if package == "costs":
+                parts.find(package, part.kind).build(spec, made)
+        except UserError as error:
+            faults.append(str(error))
+    if faults:
+        raise UserError("\n".join(faults))
