@@ -40,8 +40,14 @@ lint: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
-verify: lint test
-	$(BIN)/mbrl demo --lockstep --duration 60
+# The slow checks: learning from nothing over seeds, planners on known models, refits, bags. About half an hour on two cores.
+verify: $(STAMP)
+	mkdir -p runs/verify
+	for task in cartpole pendulum pendubot acrobot; do \
+	  $(BIN)/python benchmarks/learning.py --task $$task --seeds 0-4 --jobs 2 --json runs/verify/$$task.json || exit 1; done
+	$(BIN)/python benchmarks/known_model.py --json runs/verify/known_model.json
+	$(BIN)/python benchmarks/refit.py --json runs/verify/refit.json
+	$(BIN)/python benchmarks/bags.py --json runs/verify/bags.json
 
 soak: $(STAMP)
 	$(BIN)/mbrl demo --duration $(SOAK_S)
