@@ -16,6 +16,7 @@ from mbrl_control.runtime.layout import HISTORY_S
 from mbrl_control.runtime.safety import safe_action, safe_command
 
 EXCITATION_TICKS = 4096
+STRAYED_S = 1.0
 
 
 class Mode(IntEnum):
@@ -30,7 +31,7 @@ class Mode(IntEnum):
 
 REASONS = {
     Mode.STANDBY: "no state has arrived yet: check that the state topics are published and that their names match",
-    Mode.EXPLORE: "smooth random excitation until there is a model and a plan",
+    Mode.EXPLORE: "smooth random excitation: there is no model yet, or plans failed to bring the robot back into its range",
     Mode.ACTIVE: "following the newest plan",
     Mode.DEGRADED: "the newest plan is older than three plan periods: the planner is late or gone",
     Mode.BRAKE: "safe action: the state is stale or the plan has run out",
@@ -117,6 +118,7 @@ class Controller:
         self._ticks = 0
         self._fresh_ticks = 0
         self._seq = self._first_seq = 0
+        self._strayed = 0
 
     def new_episode(self) -> None:
         """The robot was put back to its start: forget state, plans and history, keep what was experienced and the last command."""
@@ -145,6 +147,7 @@ class Controller:
         command, limited = safe_command(self.spec, wanted, self.last, min(dt, 2 * self.spec.tick_s))
         self._remember(now, command)
         self._fresh_ticks += int(fresh)
+        self._strayed = self._strayed + 1 if fresh and self._outside() else 0
         if fresh and self._ticks % self._every == 0:
             self._ask(now)
         self._ticks += 1
@@ -162,13 +165,18 @@ class Controller:
     def _intended(self, at: float, ticks: int, last: np.ndarray) -> tuple[np.ndarray, Mode, Plan | None]:
         """What plans held now say for a time `at`, at which `ticks` ticks with a fresh state have gone by."""
         plan = next((p for p in reversed(self._waiting) if at >= p.start - 1e-9), self._plan)
-        if plan is None or ticks * self.spec.tick_s < self.spec.trainer.explore_s:
+        lost = self._strayed * self.spec.tick_s > STRAYED_S
+        if plan is None or lost or ticks * self.spec.tick_s < self.spec.trainer.explore_s:
             return self._noise[ticks % EXCITATION_TICKS], Mode.EXPLORE, None
         action = plan.at(at)
         if action is None:
             return safe_action(self.spec, self.state, last), Mode.BRAKE, plan
         late = at - plan.start > 3 * self._every * self.spec.tick_s + self._lead
         return action, Mode.DEGRADED if late else Mode.ACTIVE, plan
+
+    def _outside(self) -> bool:
+        """Whether the robot is where it should not be: plans failed to bring it back, so after a while excitation must."""
+        return self.state is not None and bool(((self.state < self.spec.range_low) | (self.state > self.spec.range_high)).any())
 
     def _sound(self, plan: Plan) -> bool:
         """Whether a plan answers a request of this episode and can be followed at all; it comes from another process."""

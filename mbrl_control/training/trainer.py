@@ -22,6 +22,7 @@ from mbrl_control.robot import RobotSpec, wrap_angle
 from mbrl_control.store import ModelStore
 
 GATE_STEPS = 10
+GATE_BLOCKS = 3
 HELD_BLOCK_S = 0.6
 
 
@@ -113,6 +114,11 @@ class Trainer:
         fresh = sum(max(0.0, e.time[-1] - max(e.time[0], self._seen_until)) for e in self.episodes)
         return bool(fresh >= self.spec.trainer.refit_every_s - 1e-9)
 
+    @property
+    def _block_s(self) -> float:
+        """Length of the blocks of time that are held out or trained on as a whole, s."""
+        return float(max(HELD_BLOCK_S, 1.5 * max(GATE_STEPS, self.model.stretch) * self.spec.model_dt))
+
     def _split(self, steps: int) -> tuple[Sequences, Sequences]:
         """Training and held-out stretches; whole blocks of time are held out, the same ones at every refit.
 
@@ -120,7 +126,7 @@ class Trainer:
         """
         train, held = [], []
         every = max(2, round(1 / self.spec.trainer.holdout))
-        width = max(HELD_BLOCK_S, 1.5 * max(GATE_STEPS, self.model.stretch) * self.spec.model_dt)
+        width = self._block_s
         for episode in self.episodes:
             data = self._inside(sequences(episode, self.spec, steps))
             first = np.floor(data.start / width + 1e-9).astype(np.int64)
@@ -141,10 +147,12 @@ class Trainer:
         self._seen_until = max((e.time[-1] for e in self.episodes), default=-math.inf)
         train, validation = self._split(self.model.stretch)
         held = self._split(GATE_STEPS)[1]
+        # One or two blocks of overlapping stretches are one or two samples: too few to refuse a model by.
+        judged = len(np.unique(np.floor(held.start / self._block_s))) >= GATE_BLOCKS
         figures = self.model.fit(train, self.rng, updates=trainer.updates, budget_s=trainer.budget_s,
                                  holdout=validation if len(validation) else trainer.holdout)
         score = incumbent = math.nan
-        if len(held):
+        if judged:
             # Both in the same units: each model's own scale is that of the data that it was fitted to.
             score = k_step_error(self.model, held, self.spec.wraps, self.model.scale())
             if self._incumbent.version:
@@ -153,7 +161,7 @@ class Trainer:
         snapshot = self.model.snapshot()
         if math.isinf(score) or not all(np.isfinite(array).all() for array in snapshot.weights.values()):
             self._start_over()
-        elif not score > trainer.gate_ratio * incumbent and (len(held) or not self._given):
+        elif not score > trainer.gate_ratio * incumbent and (judged or not self._given):
             figures = {**figures, "gate_score": score, "gate_incumbent": incumbent, "transitions": len(train)}
             figures = {name: value for name, value in figures.items() if math.isfinite(value)}
             snapshot = self.store.publish(replace(snapshot, figures=figures))

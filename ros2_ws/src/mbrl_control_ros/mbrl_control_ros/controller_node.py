@@ -162,7 +162,7 @@ class ControllerNode(LifecycleNode):
         self.seed = parameters.integer(self, "seed", 0, "seed of excitation and planner")
         self.anytime = parameters.flag(self, "anytime", True, "planner ends early when its time is up; false: always all iterations")
         self.use_stamps = parameters.flag(self, "use_stamps", True, "age of a state from its header stamp; false: from its receipt")
-        self.autostart = parameters.flag(self, "autostart", False, "configure and activate at once")
+        self.autostart = parameters.flag(self, "autostart", False, "configure at once, and activate with the first state")
         self._priority = parameters.integer(self, "realtime_priority", 40, "SCHED_FIFO priority of the tick; 0: leave as it is")
         self._cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", qos.STREAM)
@@ -246,10 +246,18 @@ class ControllerNode(LifecycleNode):
         self.destroy_node()
 
 
+def _await_state(node: ControllerNode, executor: SingleThreadedExecutor, stop: Stop) -> None:
+    """Wait for the robot's first state: until then there is nothing to decide, and a robot at rest teaches nothing."""
+    while not stop and rclpy.ok() and node.loop is not None and node.loop.core.state is None:
+        executor.spin_once(timeout_sec=0.05)
+        node.get_logger().info("waiting for the robot's first state", throttle_duration_sec=5.0)
+
+
 def _spin(node: ControllerNode, stop: Stop) -> None:
     executor = SingleThreadedExecutor()
     executor.add_node(node)
     if node.autostart and node.trigger_configure() == TransitionCallbackReturn.SUCCESS:
+        _await_state(node, executor, stop)
         node.trigger_activate()
     report_at = time.monotonic()
     while not stop and rclpy.ok():
