@@ -22,7 +22,7 @@ import numpy as np
 import torch
 
 from mbrl_control import parts, robot
-from mbrl_control.data.csv_log import episode_from_csv
+from mbrl_control.data.csv_log import episodes_from_csv
 from mbrl_control.data.episodes import Episode
 from mbrl_control.data.sequences import Sequences, sequences
 from mbrl_control.errors import UserError
@@ -74,7 +74,7 @@ def main() -> int:
     try:
         spec = robot.load(arguments.robot)
         paths = sorted(arguments.data.rglob("*.csv"))
-        runs = [episode_from_csv(p, spec) for p in paths]
+        runs = [e for p in paths for e in episodes_from_csv(p, spec)]
     except UserError as error:
         print(error, file=sys.stderr)
         return 2

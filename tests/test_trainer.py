@@ -136,6 +136,19 @@ def test_ruined_weights_are_refused_and_do_not_spoil_the_refits_after_them(store
     assert again.score <= 1.1 * first.score
 
 
+def test_one_or_two_held_out_blocks_are_too_few_to_refuse_a_model_by(store):
+    """A model that was lucky on the first block must not stay for ever."""
+    trainer, first = fitted(spec_of(), store, seconds=8.0)
+    assert math.isnan(first.score)
+    ruin(trainer, 3.0)
+    assert trainer.refit().version == 2
+    trainer.set_data([cart(40.0)])
+    ruin(trainer, 3.0)
+    refused = trainer.refit()
+    assert refused.score > 1.1 * refused.incumbent
+    assert refused.version == 0
+
+
 def test_ruined_weights_before_there_is_anything_held_out_are_not_published(store):
     spec = spec_of()
     trainer = Trainer(spec, store, seed=0)

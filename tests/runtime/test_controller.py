@@ -317,3 +317,16 @@ def test_decisions_as_named_numbers():
     assert named["mode"] == Mode.ACTIVE
     assert named["latency_ms"] == pytest.approx(10.0)
     assert named["state_age_s"] == 0.0
+
+
+def test_a_robot_that_plans_leave_outside_its_range_is_excited_until_it_is_back():
+    link = FakeLink()
+    controller = ready(link)
+    link.answer = constant(controller.spec)
+    outside = START + np.array([controller.spec.range_high[0] + 0.2, 0.0, 0.0, 0.0])
+    drive(controller, 5)
+    lost = drive(controller, 60, begin=5, state=outside)
+    assert {d.mode for d in lost[:50]} == {Mode.ACTIVE}
+    assert {d.mode for d in lost[52:]} == {Mode.EXPLORE}
+    assert len({float(d.command[0]) for d in lost[52:]}) > 5
+    assert drive(controller, 2, begin=65)[-1].mode == Mode.ACTIVE
