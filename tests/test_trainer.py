@@ -189,8 +189,8 @@ def test_held_out_stretches_never_overlap_training_stretches(store, dt, holdout)
     spec = spec_of(dt=dt, holdout=holdout)
     trainer = Trainer(spec, store, seed=0)
     trainer.set_data([cart(150.0, noise=0.0), cart(60.0, start=200.0, seed=1)])
-    train, validation = trainer._split(1)
-    held = trainer._split(GATE_STEPS)[1]
+    train, validation = trainer.split(1)
+    held = trainer.split(GATE_STEPS)[1]
     assert len(train)
     assert len(validation)
     assert len(held)
@@ -207,7 +207,7 @@ def test_the_same_blocks_are_held_out_at_every_refit(store):
     earlier = set()
     for seconds in (10.0, 17.0, 31.3):
         trainer.set_data([cart(seconds)])
-        train, held = trainer._split(1)
+        train, held = trainer.split(1)
         assert earlier <= set(held.start)
         assert not earlier & set(train.start)
         earlier = set(held.start)

@@ -100,6 +100,7 @@ def run_lockstep(robot_name: str, run_dir: Path, settings: Settings, plant: str,
     from rich.live import Live  # noqa: PLC0415
 
     from mbrl_control.stack import live, live_run, lockstep, picture, plants, report  # noqa: PLC0415
+    from mbrl_control.stack.model_report import model_part  # noqa: PLC0415
 
     torch.set_num_threads(1)
     torch.set_flush_denormal(True)
@@ -126,7 +127,7 @@ def run_lockstep(robot_name: str, run_dir: Path, settings: Settings, plant: str,
     log = run.log
     out = report.build(spec, log, command=command, seed=settings.seed, wall_s=time.monotonic() - begin,
                        cadence={"rate_hz": spec.rate_hz, "ticks": len(log.time), "missed": 0, "lateness_us": None, "clock": "virtual"},
-                       extra={"interrupted": interrupted, "run_dir": str(run_dir)})
+                       model=model_part(spec, run_dir / "store", log.episodes()), extra={"interrupted": interrupted, "run_dir": str(run_dir)})
     report.save(out, run_dir / "report.json")
     if log.time:
         picture.draw(spec, log, run_dir / "picture.png", f"{spec.title or spec.name}: {command}")

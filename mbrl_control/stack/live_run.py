@@ -12,10 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from mbrl_control import robot
+from mbrl_control.data.tail import EpisodeTail
 from mbrl_control.errors import UserError
 from mbrl_control.part_checks import check_parts
 from mbrl_control.robot import RobotSpec
 from mbrl_control.stack import picture, report
+from mbrl_control.stack.model_report import model_part
 from mbrl_control.stack.processes import Node, Processes, interrupt, require_ros, signals, wait_for
 from mbrl_control.stack.run_log import RunLog
 from mbrl_control.stack.run_reader import RunReader
@@ -135,7 +137,10 @@ def finish(spec: RobotSpec, reader: RunReader, settings: LiveSettings, command: 
     log = reader.poll()
     left = reader.controller()
     cadence = left.get("cadence", {"rate_hz": spec.rate_hz, "ticks": len(log.time), "missed": None, "lateness_us": None})
-    out = report.build(spec, log, command=command, seed=settings.seed, wall_s=wall_s, cadence=cadence,
+    tail = EpisodeTail(settings.run_dir / "bag", spec)
+    tail.poll()
+    model = model_part(spec, settings.store or settings.run_dir / "store", tail.episodes()) if log.time else {}
+    out = report.build(spec, log, command=command, seed=settings.seed, wall_s=wall_s, cadence=cadence, model=model,
                        late=sum(1 for p in log.plans if p.latency_s > 1 / spec.plan_hz), extra={**extra, "run_dir": str(settings.run_dir)})
     report.save(out, settings.run_dir / "report.json")
     if log.time:

@@ -119,7 +119,7 @@ class Trainer:
         """Length of the blocks of time that are held out or trained on as a whole, s."""
         return float(max(HELD_BLOCK_S, 1.5 * max(GATE_STEPS, self.model.stretch) * self.spec.model_dt))
 
-    def _split(self, steps: int) -> tuple[Sequences, Sequences]:
+    def split(self, steps: int) -> tuple[Sequences, Sequences]:
         """Training and held-out stretches; whole blocks of time are held out, the same ones at every refit.
 
         A block has room for stretches of the gate, and both kinds of stretches lie in blocks of their own kind from end to end.
@@ -145,8 +145,8 @@ class Trainer:
         """Fit on all data, compare with the model in use, publish if not worse. Returns what it came to."""
         begin, trainer = time.perf_counter(), self.spec.trainer
         self._seen_until = max((e.time[-1] for e in self.episodes), default=-math.inf)
-        train, validation = self._split(self.model.stretch)
-        held = self._split(GATE_STEPS)[1]
+        train, validation = self.split(self.model.stretch)
+        held = self.split(GATE_STEPS)[1]
         # One or two blocks of overlapping stretches are one or two samples: too few to refuse a model by.
         judged = len(np.unique(np.floor(held.start / self._block_s))) >= GATE_BLOCKS
         figures = self.model.fit(train, self.rng, updates=trainer.updates, budget_s=trainer.budget_s,
