@@ -323,7 +323,7 @@ def test_the_process_may_be_ended_at_any_instant(tmp_path, how):
             time.sleep(0.005)
         time.sleep(pause)
         process.send_signal(how)
-        assert process.wait(60) == (-how if how == signal.SIGKILL else 0), process.stderr.read().decode()
+        assert process.wait(20) == (-how if how == signal.SIGKILL else 0), process.stderr.read().decode()
         process.stderr.close()
         for version in store.versions():
             store.read(version, spec_of().hash)
