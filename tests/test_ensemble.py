@@ -151,9 +151,10 @@ def test_elites_are_the_best_on_held_out_data(monkeypatch):
     assert model.step(*starts(2)).state.shape == (2, 7, 4)
 
 
-def test_folded_step_is_the_definition():
+@pytest.mark.parametrize("straight", [False, True])
+def test_folded_step_is_the_definition(straight):
     """Normalise, network, scale back, trapezoid rule: step by step in float64."""
-    model = fitted(friction=0.3)
+    model = fitted(friction=0.3, linear=straight)
     state, action = starts(3)
     norm, weights = model._norm, [w.double() for w in model._weights]
     features = torch.cat((state, state[..., 1:2].sin(), state[..., 1:2].cos(), action.expand(3, -1, -1), (state[..., 2:] / 0.3).tanh()), -1)
@@ -165,6 +166,52 @@ def test_folded_step_is_the_definition():
     torch.testing.assert_close(model.step(state, action).state.double(), torch.cat((positions, rates), -1), rtol=1e-5, atol=1e-5)
     std = (0.5 * network.bounded_log_variance(out[..., 4:])).exp() * norm.error_scale
     torch.testing.assert_close(model.predict(state, action).std.double(), std, rtol=1e-4, atol=1e-6)
+
+
+def test_a_linear_map_adds_to_the_means_and_not_to_the_variances():
+    weights = network.initial(3, [4, 8, 6], np.random.default_rng(0), linear=3)
+    layers, linear = network.parts(weights)
+    linear.copy_(torch.arange(36.0).reshape(3, 4, 3))
+    inputs = torch.randn(3, 5, 4, generator=torch.Generator().manual_seed(0))
+    beside, alone = network.forward(weights, inputs), network.forward(layers, inputs)
+    torch.testing.assert_close(beside[..., :3] - alone[..., :3], torch.einsum("ebi,eio->ebo", inputs, linear), rtol=1e-5, atol=1e-4)
+    assert torch.equal(beside[..., 3:], alone[..., 3:])
+
+
+def test_ridge_is_that_of_the_normal_equations():
+    """Against numpy's least squares on rows extended by the square root of the penalty (Hoerl and Kennard 1970, section 5)."""
+    rng = np.random.default_rng(0)
+    inputs, outputs, penalty = rng.normal(size=(2, 30, 4)), rng.normal(size=(2, 30, 3)), 0.1
+    gains = network.ridge(torch.tensor(inputs), torch.tensor(outputs), penalty)
+    for x, y, gain in zip(inputs, outputs, gains, strict=True):
+        longer = np.vstack([x, math.sqrt(penalty * 30) * np.eye(4)]), np.vstack([y, np.zeros((4, 3))])
+        np.testing.assert_allclose(gain.numpy(), np.linalg.lstsq(*longer, rcond=None)[0], rtol=1e-9)
+
+
+def test_a_linear_system_is_known_from_little_data_where_there_was_none():
+    """Rates that are linear in rates and force, seen within +-1 and asked about at +-5."""
+    def system(scale: float, count: int) -> Sequences:
+        rng = np.random.default_rng(3)
+        state, action = rng.uniform(-1, 1, (count, 1, 4)) * scale, rng.uniform(-1, 1, (count, 1, 1))
+        rates = state[:, 0, 2:] @ np.array([[0.9, 0.1], [-0.2, 0.8]]) + action[:, 0] * [0.5, -0.3]
+        positions = state[:, 0, :2] + DT * (state[:, 0, 2:] + rates) / 2
+        return Sequences(np.stack([state[:, 0], np.concatenate([positions, rates], 1)], 1), action, np.arange(count) * DT)
+
+    far, errors = system(5.0, 50), {}
+    for straight in (False, True):
+        model = small(linear=straight)
+        model.fit(system(1.0, 60), np.random.default_rng(0), updates=60)
+        predicted = model.step(torch.tensor(far.state[:, 0]).float().expand(3, -1, -1), torch.tensor(far.action[:, 0]).float()).state
+        errors[straight] = float((predicted - torch.tensor(far.state[:, 1]).float())[..., 2:].square().mean().sqrt())
+    assert errors[True] < 0.3 * errors[False]
+
+
+def test_sets_to_judge_by_count_alike_whatever_their_sizes():
+    model = fitted()
+    small_set, large_set = data(40, seed=1), data(400, seed=2)
+    norm = model._norm.cast(torch.float32)
+    alone = [model._error(norm, [model._held(some)]) for some in (small_set, large_set)]
+    torch.testing.assert_close(model._error(norm, [model._held(small_set), model._held(large_set)]), (alone[0] + alone[1]) / 2)
 
 
 def test_targets_are_what_the_step_adds():
@@ -283,8 +330,9 @@ def test_too_little_data_is_told_in_words():
         small().fit(data(1), np.random.default_rng(0))
 
 
-def test_new_statistics_leave_the_function_as_it_was():
-    model = fitted()
+@pytest.mark.parametrize("straight", [False, True])
+def test_new_statistics_leave_the_function_as_it_was(straight):
+    model = fitted(linear=straight, friction=0.3)
     state, action = starts(3)
     before = model.predict(state, action)
     wider = data(500, seed=8)

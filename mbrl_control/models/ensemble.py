@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from dataclasses import dataclass
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated
 
 import numpy as np
 import torch
@@ -17,6 +17,7 @@ from mbrl_control.errors import DataError, SnapshotError
 from mbrl_control.models import network
 from mbrl_control.models.base import Gaussian, Step, check_spec
 from mbrl_control.models.encoding import Encoding, Normaliser
+from mbrl_control.models.folding import Folded, fold, renormalise
 from mbrl_control.robot import RobotSpec
 from mbrl_control.store.snapshot import Snapshot
 
@@ -26,6 +27,7 @@ SMALL_BATCH, SMALL_EPOCH = 32, 8
 CLIP = 5.0
 MEAN_SQUARE_FLOOR = 1e-8
 HELD_TRANSITIONS = 10_000
+RIDGE = 1e-3
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,8 @@ class Options:
         stretch: model steps per stretch of training data; more than one trains on open-loop errors over that many steps,
             which costs a longer fit and pays where measurements are noisy.
         friction: rate (rad/s or m/s) at which dry friction is nearly saturated; 0 for a robot without.
+        linear: a linear map of the features beside each network, which starts as their ridge regression, so that little data
+            says more about where there is none yet.
         integrate: positions follow from their rates by the trapezoid rule, plus a small learned correction.
         learning_rate: of Adam at the beginning of a fit; it falls along a half cosine to a twentieth.
         batch: transitions per member and gradient step.
@@ -46,6 +50,7 @@ class Options:
 
     stretch: Annotated[int, Field(ge=1, le=1000)] = 1
     friction: Annotated[float, Field(ge=0, le=100)] = 0.0
+    linear: bool = False
     integrate: bool = True
     learning_rate: Annotated[float, Field(gt=0, le=1)] = 2e-3
     batch: Annotated[int, Field(ge=1, le=1_000_000)] = 256
@@ -57,26 +62,6 @@ class Options:
 def build(spec: RobotSpec, options: Options | None = None) -> Ensemble:
     """An ensemble for a robot, not yet fitted (version 0)."""
     return Ensemble(spec, options or Options())
-
-
-class _Folded(NamedTuple):
-    """Weights for the planner's inner loop: normalisation, integration and the identity are folded into them.
-
-    Attributes:
-        first: ([E, I, h], [E, 1, h]) float32, since its inputs are not normalised.
-        hidden: further layers in the chosen precision.
-        last: [E, h, S] to the change of state.
-        base: ([E, I, S], [E, 1, S]) carries the state over, float32.
-        spread: ([E, h, S], [E, 1, S]) to the raw log-variance.
-        error_scale: [S] unit of the standard deviation.
-    """
-
-    first: tuple[torch.Tensor, torch.Tensor]
-    hidden: list[tuple[torch.Tensor, torch.Tensor]]
-    last: torch.Tensor
-    base: tuple[torch.Tensor, torch.Tensor]
-    spread: tuple[torch.Tensor, torch.Tensor]
-    error_scale: torch.Tensor
 
 
 class Ensemble:
@@ -97,12 +82,15 @@ class Ensemble:
         self.stretch = options.stretch
         self.encoding = Encoding(spec, options.integrate, options.friction)
         self._sizes = [self.encoding.inputs, *spec.model.hidden, 2 * spec.state_dim]
-        self._weights = network.initial(self.trained, self._sizes, np.random.default_rng(0))
+        self._weights = self._initial(np.random.default_rng(0))
         self._elites = torch.arange(self.members)
         self._norm = Normaliser.neutral(self.encoding.inputs, spec.state_dim)
         self._adam: list[tuple[torch.Tensor, torch.Tensor, float]] = []
         self._dtype = torch.float32
-        self._folded: _Folded | None = None
+        self._folded: Folded | None = None
+
+    def _initial(self, rng: np.random.Generator) -> list[torch.Tensor]:
+        return network.initial(self.trained, self._sizes, rng, self.spec.state_dim if self.options.linear else 0)
 
     # ---- prediction
 
@@ -145,45 +133,32 @@ class Ensemble:
         to change the precision.
         """
         self._dtype = dtype
-        norm = self._norm
-        carry, spread = self.encoding.carry.double(), self.encoding.spread.double()
-        weights = [w[self._elites].double() for w in self._weights]
-        size = self.spec.state_dim
-        first = norm.input_inverse[:, None] * weights[0], weights[1] - _rows(norm.input_mean * norm.input_inverse, weights[0])
-        last, bias = weights[-2], weights[-1]
-        mean = (last[..., :size] * norm.target_scale) @ spread, (bias[..., :size] * norm.target_scale + norm.target_mean) @ spread
-        base = torch.zeros(self.members, self.encoding.inputs, size, dtype=torch.float64)
-        base[:, :size] = carry
-        hidden = [(w.to(dtype), b.to(dtype)) for w, b in zip(weights[2:-2:2], weights[3:-2:2], strict=True)]
-        # A product with so few columns is three times as fast when they lie contiguous in memory.
-        narrow = mean[0].float().mT.contiguous().mT
-        new = _Folded(_float(first), hidden, narrow, _float((base, mean[1])), _float((last[..., size:], bias[..., size:])),
-                      norm.error_scale.float())
-        if self._folded is not None and (not hidden or self._folded.hidden[0][0].dtype == dtype):
-            _copy(self._folded, new)
+        new = fold([w[self._elites] for w in self._weights], self._norm, self.encoding, dtype)
+        if self._folded is not None and (not new.hidden or self._folded.hidden[0][0].dtype == dtype):
+            self._folded.take(new)
         else:
             self._folded = new
 
-    def _ready(self) -> _Folded:
+    def _ready(self) -> Folded:
         if self._folded is None:
             raise DataError(f"the model of '{self.spec.name}' has not been fitted (version 0); fit it or load a snapshot first")
         return self._folded
 
-    def _hidden(self, folded: _Folded, features: torch.Tensor) -> torch.Tensor:
+    def _hidden(self, folded: Folded, features: torch.Tensor) -> torch.Tensor:
         hidden = functional.silu(torch.baddbmm(folded.first[1], features, folded.first[0]))
         for weight, bias in folded.hidden:
             # SiLU is faster in float32 than in bfloat16, conversions included.
             hidden = functional.silu(torch.baddbmm(bias, hidden.to(weight.dtype), weight).float())
         return hidden
 
-    def _deviation(self, folded: _Folded, hidden: torch.Tensor) -> torch.Tensor:
+    def _deviation(self, folded: Folded, hidden: torch.Tensor) -> torch.Tensor:
         raw = torch.baddbmm(folded.spread[1], hidden, folded.spread[0])
         return (0.5 * network.bounded_log_variance(raw)).exp() * folded.error_scale
 
     # ---- training
 
     def fit(self, data: Sequences, rng: np.random.Generator, *, epochs: int = 20, updates: int | None = None, budget_s: float = math.inf,
-            holdout: float | Sequences = 0.1) -> dict[str, float]:
+            holdout: float | Sequences | list[Sequences] = 0.1) -> dict[str, float]:
         """Fit to data, warm: from the present weights and optimiser state.
 
         Args:
@@ -192,30 +167,33 @@ class Ensemble:
             epochs: passes over the data at most.
             updates: gradient steps, instead of passes: what a refit costs then does not grow with the data.
             budget_s: seconds after which the fit ends with what it has (then bits depend on the machine).
-            holdout: share of the data, or data, by which each member's best weights and the elites are chosen. A share is
-                the same blocks of time in every refit, so that a warm start has not trained on them.
+            holdout: share of the data, or one or more sets of data, by which each member's best weights and the elites are
+                chosen; sets count alike. A share is the same blocks of time in every refit, so that a warm start has not
+                trained on them.
 
         Returns:
             Figures: `transitions`, `epochs`, `fit_s`, `loss` of the last epoch, `holdout_mse` (in units of the variance of
             one step; geometric mean over steps, signals and elites).
         """
         began = time.monotonic()
-        train, held = (data, holdout) if isinstance(holdout, Sequences) else split(data, self.dt, holdout)
-        if not len(train) or not len(held):
+        train, held = self._divide(data, holdout)
+        if not len(train) or not held:
             raise DataError(f"{len(data)} stretches of data are too few to fit '{self.spec.name}': record at least a second more")
         train = self.encoding.with_mirror_images(train)
         cold = not self.version
         self._renormalise(Normaliser.of(train, self.encoding), rng)
         norm = self._norm.cast(torch.float32)
         state, action = (torch.tensor(a, dtype=torch.float32) for a in (train.state, train.action))
-        held_data = self._held(held)
+        judged = [self._held(some) for some in held]
         count, stretch = action.shape[:2]
         bootstrap = torch.as_tensor(rng.integers(0, count, (self.trained, count)))
+        if cold:
+            self._start_linear(self._norm, torch.as_tensor(train.state), torch.as_tensor(train.action), bootstrap)
         weights = [w.requires_grad_() for w in self._weights]
         optimiser = torch.optim.AdamW(weights, self.options.learning_rate, weight_decay=self.options.weight_decay, fused=True)
         self._resume(optimiser, weights)
         best = [w.detach().clone() for w in weights]
-        best_error = torch.full((self.trained,), math.inf) if cold else self._error(norm, held_data)
+        best_error = torch.full((self.trained,), math.inf) if cold else self._error(norm, judged)
         if updates is not None:
             batch = self._batch(count, stretch)
             epochs = max(1, round(updates / (max(batch, count // stretch) // batch)))
@@ -232,18 +210,13 @@ class Ensemble:
             used = max(batch, count // steps)
             loss_sum, loss_count = 0.0, 0
             for first in range(0, used - batch + 1, batch):
-                chosen = rows[:, first:first + batch]
-                begin = int(rng.integers(stretch - steps + 1))
-                loss = self._loss(norm, state[chosen, begin:begin + steps + 1], action[chosen, begin:begin + steps])
-                optimiser.zero_grad()
-                torch.autograd.backward(loss)
-                network.clip_per_member(weights, CLIP)
-                optimiser.step()
-                loss_sum, loss_count = loss_sum + float(loss.detach()), loss_count + 1
+                chosen, begin = rows[:, first:first + batch], int(rng.integers(stretch - steps + 1))
+                loss_sum += self._descend(optimiser, norm, state[chosen, begin:begin + steps + 1], action[chosen, begin:begin + steps])
+                loss_count += 1
                 if time.monotonic() - began > budget_s:
                     break
             epoch, done = epoch + 1, done + loss_count
-            error = self._error(norm, held_data)
+            error = self._error(norm, judged)
             better = error < best_error
             stale = 0 if bool((error < best_error - 1e-3).any()) or steps < stretch else stale + 1
             best_error = torch.where(better, error, best_error)
@@ -256,6 +229,15 @@ class Ensemble:
         self.prepare(self._dtype)
         return {"transitions": float(len(data) * stretch), "epochs": float(epoch), "fit_s": time.monotonic() - began,
                 "loss": loss_sum / loss_count / self.trained, "holdout_mse": float(best_error[self._elites].mean().exp())}
+
+    def _descend(self, optimiser: torch.optim.Optimizer, norm: Normaliser, state: torch.Tensor, action: torch.Tensor) -> float:
+        """One gradient step on a batch ([E, B, K + 1, S], [E, B, K, A]); gives the loss before it."""
+        loss = self._loss(norm, state, action)
+        optimiser.zero_grad()
+        torch.autograd.backward(loss)
+        network.clip_per_member(self._weights, CLIP)
+        optimiser.step()
+        return float(loss.detach())
 
     def _batch(self, count: int, steps: int) -> int:
         """Stretches per gradient step: smaller while there is little data, so that a pass has enough steps."""
@@ -290,6 +272,14 @@ class Ensemble:
         variances = network.gaussian_nll(error[:, :, 0].detach(), log_variance).mean((1, 2))
         return (means + variances).sum()
 
+    def _divide(self, data: Sequences, holdout: float | Sequences | list[Sequences]) -> tuple[Sequences, list[Sequences]]:
+        """What to learn from, and the sets to judge by (none that is empty)."""
+        if isinstance(holdout, float):
+            data, kept = split(data, self.dt, holdout)
+            holdout = [kept]
+        sets = [holdout] if isinstance(holdout, Sequences) else holdout
+        return data, [some for some in sets if len(some)]
+
     def _held(self, held: Sequences) -> tuple[torch.Tensor, torch.Tensor]:
         """Held-out state [E, B, K+1, S] and action [E, B, K, A], thinned so that choosing weights costs little."""
         rows = np.unique(np.linspace(0, len(held) - 1, max(50, HELD_TRANSITIONS // held.action.shape[1])).round().astype(int))
@@ -297,27 +287,35 @@ class Ensemble:
         return state.expand(self.trained, *state.shape), action.expand(self.trained, *action.shape)
 
     @torch.no_grad()
-    def _error(self, norm: Normaliser, held: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
-        """[E] log of the mean square open-loop error on held-out data, mean over steps and signals."""
-        return (self._unroll(norm, *held)[0].square().mean(1) + MEAN_SQUARE_FLOOR).log().mean((1, 2))
+    def _error(self, norm: Normaliser, judged: list[tuple[torch.Tensor, torch.Tensor]]) -> torch.Tensor:
+        """[E] log of the mean square open-loop error, mean over sets, steps and signals."""
+        errors = [(self._unroll(norm, *held)[0].square().mean(1) + MEAN_SQUARE_FLOOR).log().mean((1, 2)) for held in judged]
+        return torch.stack(errors).mean(0)
 
     def _renormalise(self, new: Normaliser, rng: np.random.Generator) -> None:
         """Take over new statistics; fitted weights are rewritten so that the function stays what it was."""
-        if not self.version:
-            self._weights = network.initial(self.trained, self._sizes, rng)
+        if self.version:
+            renormalise(self._weights, self._norm, new)
         else:
-            old, size = self._norm, self.spec.state_dim
-            first, bias, last, last_bias = self._weights[0], self._weights[1], self._weights[-2], self._weights[-1]
-            seen = new.input_inverse > 0
-            ratio = torch.where(seen, old.input_inverse / torch.where(seen, new.input_inverse, 1.0), 0.0)
-            bias += _rows((new.input_mean - old.input_mean) * old.input_inverse, first.double()).float()
-            first *= ratio[:, None].float()
-            out = old.target_scale / new.target_scale
-            last[..., :size] *= out.float()
-            last_bias[..., :size] *= out.float()
-            last_bias[..., :size] += ((old.target_mean - new.target_mean) / new.target_scale).float()
-            last_bias[..., size:] += 2 * (old.error_scale / new.error_scale).log().float()
+            self._weights = self._initial(rng)
         self._norm = new
+
+    def _start_linear(self, norm: Normaliser, state: torch.Tensor, action: torch.Tensor, bootstrap: torch.Tensor) -> None:
+        """Put the linear map at each member's ridge regression on its own bootstrap set.
+
+        Args:
+            norm: statistics.
+            state: [B, K + 1, S].
+            action: [B, K, A].
+            bootstrap: [E, B].
+        """
+        linear = network.parts(self._weights)[1]
+        if linear is None:
+            return
+        features = self.encoding.features(state[:, 0], action[:, 0])
+        inputs = (features - norm.input_mean) * norm.input_inverse
+        outputs = (self.encoding.targets(state[:, 0], state[:, 1]) - norm.target_mean) / norm.target_scale
+        linear.copy_(network.ridge(inputs[bootstrap], outputs[bootstrap], RIDGE))
 
     def _resume(self, optimiser: torch.optim.Optimizer, weights: list[torch.Tensor]) -> None:
         for weight, (average, square, steps) in zip(weights, self._adam, strict=False):
@@ -325,12 +323,18 @@ class Ensemble:
 
     # ---- snapshots
 
+    def _arrays(self) -> dict[str, torch.Tensor]:
+        """Everything that predictions need, by name; weights first, in their order."""
+        layers, linear = network.parts(self._weights)
+        arrays = {f"layer{i // 2}.{'bias' if i % 2 else 'weight'}": w for i, w in enumerate(layers)}
+        arrays |= {"linear": linear} if linear is not None else {}
+        arrays |= {f"normaliser.{name}": value for name, value in vars(self._norm).items()}
+        return arrays | {"elites": self._elites}
+
     def snapshot(self) -> Snapshot:
         """A frozen copy of all members, the normaliser and the elites."""
         self._ready()
-        arrays = {f"layer{i // 2}.{'bias' if i % 2 else 'weight'}": w for i, w in enumerate(self._weights)}
-        arrays |= {f"normaliser.{name}": value for name, value in vars(self._norm).items()}
-        arrays["elites"] = self._elites
+        arrays = self._arrays()
         return Snapshot(KIND, self.spec.hash, self.version, {n: a.detach().numpy().copy() for n, a in arrays.items()})
 
     def load(self, snapshot: Snapshot) -> None:
@@ -342,9 +346,7 @@ class Ensemble:
         if snapshot.kind != KIND:
             raise SnapshotError(f"snapshot version {snapshot.version} is of kind '{snapshot.kind}', not '{KIND}'")
         check_spec(snapshot, self.spec)
-        mine: dict[str, torch.Tensor] = {f"layer{i // 2}.{'bias' if i % 2 else 'weight'}": w for i, w in enumerate(self._weights)}
-        mine |= {f"normaliser.{name}": value for name, value in vars(self._norm).items()}
-        mine["elites"] = self._elites
+        mine = self._arrays()
         for name, here in mine.items():
             given = snapshot.weights.get(name)
             if given is None or given.shape != tuple(here.shape):
@@ -380,20 +382,3 @@ def split(data: Sequences, dt: float, share: float) -> tuple[Sequences, Sequence
     if len(data) and (not held.any() or held.all()):
         held = np.arange(len(data)) % max(2, round(1 / share)) == 1
     return tuple(Sequences(data.state[rows], data.action[rows], data.start[rows]) for rows in (~held, held))  # type: ignore[return-value]
-
-
-def _rows(vector: torch.Tensor, matrix: torch.Tensor) -> torch.Tensor:
-    """[E, 1, h] product of a row vector [I] and matrices [E, I, h]."""
-    return vector[None, None] @ matrix
-
-
-def _float(pair: tuple[torch.Tensor, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
-    return pair[0].float(), pair[1].float()
-
-
-def _copy(old: Any, new: Any) -> None:
-    if isinstance(old, torch.Tensor):
-        old.copy_(new)
-    else:
-        for left, right in zip(old, new, strict=True):
-            _copy(left, right)

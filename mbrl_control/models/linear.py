@@ -74,7 +74,7 @@ class Linear:
         """Nothing here is worth a lower precision."""
 
     def fit(self, data: Sequences, rng: np.random.Generator, *, epochs: int = 1, updates: int | None = None, budget_s: float = math.inf,
-            holdout: float | Sequences = 0.0) -> dict[str, float]:
+            holdout: float | Sequences | list[Sequences] = 0.0) -> dict[str, float]:
         """Least squares over every one-step transition of the data; the other arguments change nothing."""
         if not len(data):
             raise DataError(f"there is no data to fit '{self.spec.name}' to")

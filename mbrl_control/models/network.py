@@ -13,27 +13,59 @@ LOG_VARIANCE_BOUNDS = (-12.0, 1.0)
 """Softly enforced, in units of the normalised target (so they mean the same for every robot)."""
 
 
-def initial(members: int, sizes: list[int], rng: np.random.Generator) -> list[torch.Tensor]:
-    """Parameters `[w0, b0, w1, b1, …]` with weights [E, in, out] and biases [E, 1, out].
+LINEAR_START = 0.1
+"""What the last layer's first weights are scaled by where a linear map stands beside the network."""
+
+
+def initial(members: int, sizes: list[int], rng: np.random.Generator, linear: int = 0) -> list[torch.Tensor]:
+    """Parameters `[w0, b0, w1, b1, …]` with weights [E, in, out] and biases [E, 1, out], and a linear map if there is to be one.
 
     Weights are truncated-normal with standard deviation 1 / (2 sqrt(in)), as in PETS (Chua et al. 2018, code); every
     member draws its own.
+
+    Args:
+        members: E.
+        sizes: of the layers, inputs first.
+        rng: generator.
+        linear: L > 0 adds [E, in, L] zeros as the last parameter, which map the inputs straight to the first L outputs. The network
+            then begins close to nothing, as what is learned beside the line.
     """
     out = []
     for fan_in, fan_out in itertools.pairwise(sizes):
         weight = np.clip(rng.standard_normal((members, fan_in, fan_out)), -2, 2) / (2 * math.sqrt(fan_in))
         out += [torch.tensor(weight, dtype=torch.float32), torch.zeros(members, 1, fan_out)]
+    if linear:
+        out[-2] *= LINEAR_START
+        out.append(torch.zeros(members, sizes[0], linear))
     return out
 
 
+def parts(parameters: list[torch.Tensor]) -> tuple[list[torch.Tensor], torch.Tensor | None]:
+    """The layers, and the linear map beside them or None."""
+    return (parameters[:-1], parameters[-1]) if len(parameters) % 2 else (parameters, None)
+
+
 def forward(parameters: list[torch.Tensor], inputs: torch.Tensor) -> torch.Tensor:
-    """Outputs [E, B, O] of inputs [E, B, I]: SiLU between layers, none after the last."""
+    """Outputs [E, B, O] of inputs [E, B, I]: SiLU between layers, none after the last; plus the linear map."""
+    layers, linear = parts(parameters)
     hidden = inputs
-    for layer in range(0, len(parameters), 2):
-        hidden = torch.baddbmm(parameters[layer + 1], hidden, parameters[layer])
-        if layer + 2 < len(parameters):
+    for layer in range(0, len(layers), 2):
+        hidden = torch.baddbmm(layers[layer + 1], hidden, layers[layer])
+        if layer + 2 < len(layers):
             hidden = functional.silu(hidden)
-    return hidden
+    if linear is None:
+        return hidden
+    straight = torch.bmm(inputs, linear)
+    size = straight.shape[-1]
+    return torch.cat([hidden[..., :size] + straight, hidden[..., size:]], -1)
+
+
+def ridge(inputs: torch.Tensor, outputs: torch.Tensor, weight: float) -> torch.Tensor:
+    """[E, I, O] least squares from inputs [E, B, I] to outputs [E, B, O], without offset, with `weight` per row on the squared gains."""
+    x, y = inputs.double(), outputs.double()
+    gram = x.mT @ x + weight * x.shape[1] * torch.eye(x.shape[-1], dtype=torch.float64)
+    gains: torch.Tensor = torch.linalg.solve(gram, x.mT @ y)
+    return gains
 
 
 def bounded_log_variance(raw: torch.Tensor) -> torch.Tensor:

@@ -24,6 +24,7 @@ from mbrl_control.store import ModelStore
 GATE_STEPS = 10
 GATE_BLOCKS = 3
 HELD_BLOCK_S = 0.6
+RECENT_S = 1.5
 
 
 @dataclass
@@ -141,6 +142,16 @@ class Trainer:
         inside = ((data.state >= self.spec.range_low) & (data.state <= self.spec.range_high)).all((1, 2))
         return data.select(np.asarray(inside))
 
+    def _judges(self, train: Sequences, held: Sequences) -> float | list[Sequences]:
+        """What a refit chooses its weights by: held-out data, and beside it the newest, although it trains on that.
+
+        Held-out data is old and comes in few pieces. Alone it would keep the weights of before, which are good there, through every
+        refit, however wrong they are where the robot is now.
+        """
+        if not self.history:
+            return self.spec.trainer.holdout
+        return [held, train.select(train.start >= self._seen_until - RECENT_S)]
+
     def refit(self) -> Refit:
         """Fit on all data, compare with the model in use, publish if not worse. Returns what it came to."""
         begin, trainer = time.perf_counter(), self.spec.trainer
@@ -150,7 +161,7 @@ class Trainer:
         # One or two blocks of overlapping stretches are one or two samples: too few to refuse a model by.
         judged = len(np.unique(np.floor(held.start / self._block_s))) >= GATE_BLOCKS
         figures = self.model.fit(train, self.rng, updates=trainer.updates, budget_s=trainer.budget_s,
-                                 holdout=validation if len(validation) else trainer.holdout)
+                                 holdout=self._judges(train, validation))
         score = incumbent = math.nan
         if judged:
             # Both in the same units: each model's own scale is that of the data that it was fitted to.
