@@ -41,7 +41,8 @@ def kind_of(annotation: Any) -> tuple[str, list[str]]:
         return " or ".join(f"`{value}`" for value in inside), []
     if origin in (list, tuple, dict) or annotation in (list, dict):
         word, limits = kind_of(inside[-1]) if inside else ("values", [])
-        return {list: f"list of {word.removesuffix('s')}s", tuple: f"[{word}, {word}]", dict: f"names to {word}"}[origin or annotation], limits
+        shown = {list: f"list of {word.removesuffix('s')}s", tuple: f"[{word}, {word}]", dict: f"names to {word}"}
+        return shown[origin or annotation], limits
     if inside:  # X | None and other unions
         found = [kind_of(part) for part in inside if part is not type(None)]
         return " or ".join(word for word, _ in found), [limit for _, limits in found for limit in limits]

@@ -88,7 +88,8 @@ def test_help_waits_for_nothing_slow():
 
 
 def test_errors_are_one_sentence_without_a_traceback():
-    done = subprocess.run([sys.executable, "-m", "mbrl_control.cli", "sim", "--robot", "cartpol"], capture_output=True, text=True, check=False)
+    command = [sys.executable, "-m", "mbrl_control.cli", "sim", "--robot", "cartpol"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert done.stderr.startswith("error: robot 'cartpol' is neither a shipped robot nor a file; nearest: 'cartpole'")
     assert len(done.stderr.strip().splitlines()) == 1

@@ -29,7 +29,7 @@ def demo(
     robot_name: Annotated[str, typer.Option("--robot", help="shipped robot or YAML file")] = "cartpole",
     duration: Annotated[float, typer.Option(min=1.0, help="seconds")] = 90.0,
     seed: Annotated[int, typer.Option(min=0, help="of everything random")] = 0,
-    in_lockstep: Annotated[bool, typer.Option("--lockstep", help="one process on a virtual clock, as fast as it can; needs no ROS")] = False,
+    in_lockstep: Annotated[bool, typer.Option("--lockstep", help="one process on a virtual clock, as fast as it can; without ROS")] = False,
     plant: Annotated[str, typer.Option(help="what lockstep drives: mujoco, or suite (the control suite's own)")] = "mujoco",
     resets: Annotated[str, typer.Option(help="lockstep: times at which the robot goes back to its start, e.g. 20,30")] = "",
     change: Annotated[str, typer.Option(help="change the simulated robot in mid-run, e.g. mass:pole*2@60")] = "",
@@ -127,7 +127,8 @@ def run_lockstep(robot_name: str, run_dir: Path, settings: Settings, plant: str,
     log = run.log
     out = report.build(spec, log, command=command, seed=settings.seed, wall_s=time.monotonic() - begin,
                        cadence={"rate_hz": spec.rate_hz, "ticks": len(log.time), "missed": 0, "lateness_us": None, "clock": "virtual"},
-                       model=model_part(spec, run_dir / "store", log.episodes()), extra={"interrupted": interrupted, "run_dir": str(run_dir)})
+                       model=model_part(spec, run_dir / "store", log.episodes()),
+                       extra={"interrupted": interrupted, "run_dir": str(run_dir)})
     report.save(out, run_dir / "report.json")
     if log.time:
         picture.draw(spec, log, run_dir / "picture.png", f"{spec.title or spec.name}: {command}")

@@ -33,7 +33,8 @@ def show(figures: dict[str, Any], signals: tuple[str, ...]) -> None:
         for name, key in (("learned", "k_step_rmse"), ("linear", "linear"), ("persistence", "persistence")):
             table.add_row(str(k), name, *(f"{figures[key][k][s]:.4g}" for s in signals[:8]))
     console.print(table)
-    console.print(f"coverage: {100 * figures['coverage_68']:.1f} % within the 68 % interval, {100 * figures['coverage_95']:.1f} % within the 95 % interval",
+    console.print(f"coverage: {100 * figures['coverage_68']:.1f} % within the 68 % interval, "
+                  f"{100 * figures['coverage_95']:.1f} % within the 95 % interval",
                   highlight=False)
 
 

@@ -49,7 +49,8 @@ def fit(
     single = Sequences.join(sequences(e, spec, 1) for e in episodes)
     linear = parts.find("models", "linear").build(spec, parts.options("models", "linear", {}))
     seconds = sum(e.duration for e in episodes)
-    console.print(f"{len(episodes)} episodes, {seconds:.1f} s, {len(data)} stretches of {model.stretch} steps of {spec.model_dt:g} s", highlight=False)
+    console.print(f"{len(episodes)} episodes, {seconds:.1f} s, {len(data)} stretches of {model.stretch} steps of {spec.model_dt:g} s",
+                  highlight=False)
     with Progress(SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn(), console=console, transient=True) as bar:
         bar.add_task(f"fitting, at most {budget:g} s", total=None)
         figures = model.fit(data, np.random.default_rng(seed), epochs=epochs, budget_s=budget)

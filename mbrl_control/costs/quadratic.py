@@ -46,7 +46,8 @@ class Quadratic:
         index = {n: i for i, n in enumerate(spec.state_names)}
         self.terms = [(index[n], options.target.get(n, 0.0), w, options.saturation.get(n), bool(spec.wraps[index[n]]))
                       for n, w in options.weight.items()]
-        self.effort = [(spec.command_names.index(n), float(spec.action_zero[spec.command_names.index(n)]), w) for n, w in options.effort.items()]
+        axes = [(spec.command_names.index(name), weight) for name, weight in options.effort.items()]
+        self.effort = [(axis, float(spec.action_zero[axis]), weight) for axis, weight in axes]
         self.end = options.terminal
 
     def _state_cost(self, state: torch.Tensor) -> torch.Tensor:

@@ -37,7 +37,8 @@ class Episode:
     def __post_init__(self) -> None:
         n = len(self.time)
         if self.state.shape[0] != n or self.action.shape[0] != n:
-            raise DataError(f"episode '{self.name}': {n} times, {self.state.shape[0]} states and {self.action.shape[0]} actions; they must agree")
+            raise DataError(f"episode '{self.name}': {n} times, {self.state.shape[0]} states and {self.action.shape[0]} actions; "
+                            "they must agree")
         if n > 1 and not np.all(np.diff(self.time) > 0):
             raise DataError(f"episode '{self.name}': time does not increase at row {int(np.argmin(np.diff(self.time)) + 1)}")
         for what, array in (("state", self.state), ("action", self.action)):

@@ -76,7 +76,7 @@ def prepare(settings: LiveSettings) -> RobotSpec:
     """Check everything that can be checked before a process is started."""
     spec = robot.load(settings.robot)
     if settings.sim and spec.sim is None:
-        raise UserError(f"robot '{spec.name}' has no `sim` section, so there is nothing to simulate; use `mbrl control` with the real robot")
+        raise UserError(f"robot '{spec.name}' has no `sim` section, so nothing can be simulated; use `mbrl control` with the real robot")
     check_parts(spec)
     require_empty(settings.run_dir)
     require_ros()
@@ -132,7 +132,8 @@ def run(settings: LiveSettings, command: str, watch: Watch | None = None, prepar
                   {"interrupted": interrupted, "trainer_restarts": restarts, "ended_early": {n: processes.last_words(n) for n in ended}})
 
 
-def finish(spec: RobotSpec, reader: RunReader, settings: LiveSettings, command: str, wall_s: float, extra: dict[str, Any]) -> dict[str, Any]:
+def finish(spec: RobotSpec, reader: RunReader, settings: LiveSettings, command: str, wall_s: float,
+           extra: dict[str, Any]) -> dict[str, Any]:
     """Report and picture of what was recorded."""
     log = reader.poll()
     left = reader.controller()

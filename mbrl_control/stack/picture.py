@@ -28,7 +28,8 @@ def _states(axes: Axes, spec: RobotSpec, log: RunLog, time: np.ndarray) -> None:
             values[1:][np.abs(np.diff(values)) > np.pi] = np.nan
         axes.plot(time, values, color=COLOURS[n % len(COLOURS)], lw=1.2, label=f"{spec.state[i].name} [{spec.state[i].unit}]")
     good = holds(spec, state)
-    axes.fill_between(time, 0, 1, where=list(good), transform=axes.get_xaxis_transform(), color="#6a8d3a", alpha=0.12, lw=0, label="within the goal")
+    axes.fill_between(time, 0, 1, where=list(good), transform=axes.get_xaxis_transform(), color="#6a8d3a", alpha=0.12, lw=0,
+                      label="within the goal")
     axes.legend(loc="upper right", fontsize=8, ncols=min(4, len(shown) + 1))
     axes.set_ylabel("state")
 
@@ -36,7 +37,8 @@ def _states(axes: Axes, spec: RobotSpec, log: RunLog, time: np.ndarray) -> None:
 def _commands(axes: Axes, spec: RobotSpec, log: RunLog, time: np.ndarray) -> None:
     command = np.array(log.command)
     for i, signal in enumerate(spec.command[:7]):
-        axes.plot(time, command[:, i], color=COLOURS[i % len(COLOURS)], lw=0.8, drawstyle="steps-post", label=f"{signal.name} [{signal.unit}]")
+        axes.plot(time, command[:, i], color=COLOURS[i % len(COLOURS)], lw=0.8, drawstyle="steps-post",
+                  label=f"{signal.name} [{signal.unit}]")
     axes.legend(loc="upper right", fontsize=8, ncols=4)
     axes.set_ylabel("command")
 

@@ -26,7 +26,8 @@ def make(name: str, spec: RobotSpec, base: Path | None = None) -> Plant:
     """
     found = {e.name: e for e in entry_points(group=GROUP)}
     if name not in found:
-        raise UserError(f"plant '{name}' is not installed (installed: {', '.join(sorted(found)) or 'none'}); install the package that has it")
+        raise UserError(f"plant '{name}' is not installed (installed: {', '.join(sorted(found)) or 'none'}); "
+                        "install the package that has it")
     factory: Any = found[name].load()
     plant: Plant = factory(spec, base)
     return plant

@@ -62,7 +62,8 @@ def require_ros() -> None:
     for module, cure in (("rclpy", "pip install 'mbrl_control[ros]', or source a ROS 2 installation"),
                          ("mbrl_control_ros", "pip install ros2_ws/src/mbrl_control_ros")):
         if importlib.util.find_spec(module) is None:
-            raise UserError(f"'{module}' is not installed, so nothing can run over ROS topics: {cure}; or use --lockstep, which needs no ROS")
+            raise UserError(f"'{module}' is not installed, so nothing can run over ROS topics: {cure}; "
+                            "or use --lockstep, which needs no ROS")
 
 
 class Processes:

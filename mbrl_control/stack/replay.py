@@ -59,7 +59,8 @@ def facts(run_dir: Path) -> dict[str, Any]:
     try:
         return dict(json.loads((run_dir / "run.json").read_text("utf-8")))
     except (OSError, ValueError) as error:
-        raise UserError(f"{run_dir} holds no run (run.json cannot be read: {error}); give the folder that `mbrl demo` or `mbrl control` made") from error
+        raise UserError(f"{run_dir} holds no run (run.json cannot be read: {error}); "
+                        "give the folder that `mbrl demo` or `mbrl control` made") from error
 
 
 def records(spec: RobotSpec, run_dir: Path) -> list[Record]:
