@@ -14,7 +14,7 @@ from torch.nn import functional
 
 from mbrl_control.data.sequences import Sequences
 from mbrl_control.errors import DataError, SnapshotError
-from mbrl_control.models import network
+from mbrl_control.models import native, network
 from mbrl_control.models.base import Gaussian, Step, check_spec
 from mbrl_control.models.encoding import Encoding, Normaliser
 from mbrl_control.models.folding import Folded, fold, renormalise
@@ -88,6 +88,8 @@ class Ensemble:
         self._adam: list[tuple[torch.Tensor, torch.Tensor, float]] = []
         self._dtype = torch.float32
         self._folded: Folded | None = None
+        self._native: native.NativeRollout | None = None
+        self._packed = False
 
     def _initial(self, rng: np.random.Generator) -> list[torch.Tensor]:
         return network.initial(self.trained, self._sizes, rng, self.spec.state_dim if self.options.linear else 0)
@@ -121,6 +123,22 @@ class Ensemble:
         mean = torch.baddbmm(torch.baddbmm(folded.base[1], features, folded.base[0]), hidden, folded.last)
         return Gaussian(mean, self._deviation(folded, hidden))
 
+    def rollout(self, start: torch.Tensor, actions: torch.Tensor, propagation: str) -> torch.Tensor | None:
+        """Whole rollouts in native code; None where that cannot be (see `planning.rollout.rollout` for shapes).
+
+        What it gives is `step` again and again but for rounding. The first call after `prepare` packs the weights.
+        """
+        if propagation == "ts1" or torch.is_grad_enabled():
+            return None
+        folded = self._ready()
+        if not self._packed:
+            if self._native is None:
+                self._native = native.rollout_of(self.encoding, folded)
+            else:
+                self._native.take(folded)
+            self._packed = True
+        return self._native(start, actions, propagation == "mean") if self._native is not None else None
+
     def scale(self) -> torch.Tensor:
         """[S] root mean square one-step change in the training data."""
         self._ready()
@@ -129,7 +147,7 @@ class Ensemble:
     def prepare(self, dtype: torch.dtype = torch.float32) -> None:
         """Fold normalisation into the weights and choose the precision of hidden layers (float32 or bfloat16).
 
-        The state, the first and the last layer stay float32 whatever is chosen. Called by `fit` and `load`; call it again
+        The state and the first layer stay float32 whatever is chosen. Called by `fit` and `load`; call it again
         to change the precision.
         """
         self._dtype = dtype
@@ -137,7 +155,8 @@ class Ensemble:
         if self._folded is not None and (not new.hidden or self._folded.hidden[0][0].dtype == dtype):
             self._folded.take(new)
         else:
-            self._folded = new
+            self._folded, self._native = new, None
+        self._packed = False
 
     def _ready(self) -> Folded:
         if self._folded is None:
@@ -347,6 +366,8 @@ class Ensemble:
             raise SnapshotError(f"snapshot version {snapshot.version} is of kind '{snapshot.kind}', not '{KIND}'")
         check_spec(snapshot, self.spec)
         mine = self._arrays()
+        if unknown := sorted(snapshot.weights.keys() - mine.keys()):
+            raise SnapshotError(f"snapshot version {snapshot.version}: this ensemble has no array {unknown}")
         for name, here in mine.items():
             given = snapshot.weights.get(name)
             if given is None or given.shape != tuple(here.shape):

@@ -32,12 +32,13 @@ class KnownModel(abc.ABC):
     def simulate(self, start: Array, actions: Array) -> Array:
         """States [N, H, S] after each model step, from `start` [N, S] under `actions` [N, H, A]; rows that fail are NaN."""
 
-    def rollout(self, start: torch.Tensor, actions: torch.Tensor) -> torch.Tensor:
+    def rollout(self, start: torch.Tensor, actions: torch.Tensor, propagation: str = "mean") -> torch.Tensor:
         """The whole horizon in one call.
 
         Args:
             start: [S] or [N, S] states, SI units.
             actions: [N, H, A] commands, each held for `dt`.
+            propagation: changes nothing, there is one member.
 
         Returns:
             [1, N, H + 1, S] states in the dtype of `start`, the first being `start`; angles are not wrapped.

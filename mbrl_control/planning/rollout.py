@@ -28,8 +28,9 @@ def rollout(model: Model, start: torch.Tensor, actions: torch.Tensor, propagatio
         [E, N, H + 1, S] (first axis 1 for `mean`), the start included; row e is the path of particle e.
     """
     whole = getattr(model, "rollout", None)
-    if whole is not None and model.members == 1:
-        return torch.as_tensor(whole(start, actions))
+    states: torch.Tensor | None = whole(start, actions, propagation) if whole is not None and not sample else None
+    if states is not None:
+        return states
     n, horizon, _ = actions.shape
     members = model.members
     noise = rng if sample else None

@@ -23,7 +23,7 @@ def good():
     spec = spec_with("pendulum", planner={"horizon": 5, "candidates": 24, "iterations": 2})
     spec = spec.model_copy(update={"model": spec.model.model_copy(update={"members": 2, "hidden": [8]})})
     rng = np.random.default_rng(0)
-    model = parts.find("models", "ensemble").build(spec)
+    model = parts.find("models", "ensemble").build(spec, parts.options("models", "ensemble", dict(spec.model.options)))
     time = np.arange(200) * spec.tick_s
     model.fit(sequences(Episode(time, rng.normal(size=(200, 2)), rng.normal(size=(200, 1))), spec), rng, epochs=1)
     return spec, model.snapshot()
@@ -38,6 +38,7 @@ BROKEN = {
     "another robot": (lambda s: replace(s, spec_hash="beef"), "another robot"),
     "shape": (lambda s: bad(s, layer0__weight=np.zeros((2, 3, 8), np.float32)), "must have shape"),
     "missing": (lambda s: replace(s, weights={k: v for k, v in s.weights.items() if k != "elites"}), "array 'elites' must have shape"),
+    "unknown": (lambda s: bad(s, layer9__weight=np.zeros(3, np.float32)), r"has no array \['layer9.weight'\]"),
     "members": (lambda s: bad(s, elites=np.array([0, 9])), r"elites \[0, 9\] are not among 2 members"),
     "negative": (lambda s: bad(s, elites=np.array([0, -1])), "are not among 2 members"),
     "type": (lambda s: bad(s, elites=np.zeros(2, np.float32)), "must not be of type float32"),

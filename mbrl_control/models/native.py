@@ -1,0 +1,195 @@
+"""The planner's inner loop in native code: compiled once on this machine for this processor, with torch as the fallback.
+
+Between matrix products of a few hundred rows, a tensor library spends as long on activations and on calls as on the products. The
+kernel in `rollout.cpp` does a whole rollout in one call, on one core, a few rows at a time, so that nothing leaves the cache.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import hashlib
+import os
+import platform
+import shutil
+import subprocess
+import tempfile
+import warnings
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from mbrl_control.models.encoding import Encoding
+from mbrl_control.models.folding import Folded
+
+SOURCE = Path(__file__).with_name("rollout.cpp")
+FLAGS = ("-O3", "-march=native", "-ffp-contract=fast", "-fno-math-errno", "-fno-gcse", "-std=c++17", "-fPIC", "-shared")
+COMPILERS = ("g++", "clang++", "c++")
+SWITCH = "MBRL_NATIVE"
+COMPILE_S = 120.0
+MAX_DEPTH = 8
+
+
+class _Network(ctypes.Structure):
+    """`Network` of rollout.cpp."""
+
+    _fields_ = (
+        *((name, ctypes.c_int32) for name in ("members", "state", "action", "angles", "rates", "depth", "bf16")),
+        ("width", ctypes.c_int32 * MAX_DEPTH), ("angle", ctypes.c_void_p), ("rate", ctypes.c_void_p), ("sharpness", ctypes.c_float),
+        *((name, ctypes.c_void_p) for name in ("first", "bias", "hidden", "last", "base", "offset")))
+
+
+def _processor() -> str:
+    """What the compiled code depends on besides its source: the instructions that this processor has."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    return next((line for line in lines if line.startswith(("flags", "Features"))), platform.processor())
+
+
+def _cache() -> Path:
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(base) / "mbrl_control"
+
+
+def _load(target: Path) -> ctypes.CDLL | None:
+    try:
+        return ctypes.CDLL(str(target))
+    except OSError:
+        return None
+
+
+def _compiled(compiler: str | None, target: Path) -> Path:
+    """Compile to a temporary name and rename, so that nobody ever loads half of a file."""
+    if compiler is None:
+        raise OSError("no C++ compiler is installed (g++ or clang++)")
+    target.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    with tempfile.TemporaryDirectory(dir=target.parent) as folder:
+        made = Path(folder) / target.name
+        subprocess.run([compiler, *FLAGS, "-o", str(made), str(SOURCE)], check=True, capture_output=True, text=True, timeout=COMPILE_S)
+        made.replace(target)
+    return target
+
+
+@functools.cache
+def library() -> ctypes.CDLL | None:
+    """The compiled kernel, compiled first if need be (about two seconds, once for a machine); None where that cannot be.
+
+    A warning says why it cannot, once. `MBRL_NATIVE=0` in the environment switches it off.
+    """
+    if os.environ.get(SWITCH) == "0":
+        return None
+    compiler = next(filter(None, map(shutil.which, COMPILERS)), None)
+    key = hashlib.sha256("\0".join([SOURCE.read_text(), *FLAGS, str(compiler), _processor()]).encode()).hexdigest()[:16]
+    target = _cache() / f"rollout-{key}.so"
+    try:
+        found = _load(target) or _load(_compiled(compiler, target))
+        if found is None:
+            raise OSError(f"{target} cannot be loaded")
+    except (OSError, subprocess.SubprocessError) as error:
+        told = getattr(error, "stderr", None) or str(error)
+        warnings.warn(f"plans are made without native code, which takes about twice as long: {told.strip()[:300]}", stacklevel=2)
+        return None
+    found.mbrl_unroll.argtypes = [ctypes.POINTER(_Network), ctypes.c_void_p, ctypes.c_int, ctypes.c_void_p, ctypes.c_int, ctypes.c_int,
+                                  ctypes.c_int, ctypes.c_void_p]
+    found.mbrl_unroll.restype = None
+    return found
+
+
+class NativeRollout:
+    """Rollouts of one ensemble's folded weights.
+
+    Args:
+        found: the compiled kernel.
+        encoding: of the robot.
+        folded: weights; of what may change, only their values (see `take`).
+
+    Raises:
+        ValueError: the kernel has no room for such a network, or no such precision; use torch.
+    """
+
+    def __init__(self, found: ctypes.CDLL, encoding: Encoding, folded: Folded) -> None:
+        limits = (ctypes.c_int32 * 4)()
+        found.mbrl_limits(limits)
+        most_deep, most_wide, most_inputs, self.lanes = limits
+        biases = [folded.first[1], *(bias for _, bias in folded.hidden)]
+        widths = [self._whole(b.shape[-1]) for b in biases]
+        self.bf16 = bool(folded.hidden) and folded.hidden[0][0].dtype == torch.bfloat16
+        if len(widths) > min(most_deep, MAX_DEPTH) or max(widths) > most_wide or encoding.inputs > most_inputs:
+            raise ValueError(f"the kernel has room for {most_deep} layers of {most_wide} and {most_inputs} inputs")
+        if self.bf16 and not found.mbrl_has_bf16():
+            raise ValueError("this processor does not multiply in bfloat16")
+        self.found, self.encoding = found, encoding
+        self.members, self.size = folded.last.shape[0], encoding.state_dim
+        self._index = [index.to(torch.int32).contiguous() for index in (encoding.angles, encoding.rates)]
+        self._packed: list[np.ndarray] = []
+        self._network = _Network(self.members, self.size, encoding.action_dim, len(self._index[0]), len(self._index[1]), len(widths),
+                                 self.bf16, (ctypes.c_int32 * MAX_DEPTH)(*widths), self._index[0].data_ptr(), self._index[1].data_ptr(),
+                                 1 / encoding.friction if encoding.friction else 0.0)
+        self.take(folded)
+
+    def take(self, folded: Folded) -> None:
+        """Use other weights of the same shapes, in place."""
+        weights = [weight for weight, _ in folded.hidden]
+        biases = [folded.first[1], *(bias for _, bias in folded.hidden)]
+        new = [self._columns(folded.first[0].float()),
+               torch.cat([self._columns(bias.float()).flatten(1) for bias in biases], 1),
+               torch.cat([self._matrix(weight).flatten(1) for weight in weights], 1) if weights else torch.zeros(self.members, 1),
+               self._matrix(folded.last), self._columns(folded.base[0]), self._columns(folded.base[1])]
+        # numpy knows no bfloat16, and does not mind in which of torch's modes an array is written.
+        arrays = [(a.contiguous().view(torch.int16) if a.dtype == torch.bfloat16 else a).numpy() for a in new]
+        if self._packed:
+            for old, now in zip(self._packed, arrays, strict=True):
+                np.copyto(old, now)
+            return
+        self._packed = [np.array(array, order="C") for array in arrays]
+        for name, array in zip(("first", "bias", "hidden", "last", "base", "offset"), self._packed, strict=True):
+            setattr(self._network, name, array.ctypes.data)
+
+    def _whole(self, size: int) -> int:
+        return -(-size // self.lanes) * self.lanes
+
+    def _columns(self, array: torch.Tensor) -> torch.Tensor:
+        """[..., n] filled up with zeros to whole vectors."""
+        return torch.nn.functional.pad(array, (0, self._whole(array.shape[-1]) - array.shape[-1]))
+
+    def _matrix(self, weight: torch.Tensor) -> torch.Tensor:
+        """[E, P(in), P(out)] in the precision of the hidden layers; in bfloat16 as pairs of rows, [E, P(in) / 2, P(out), 2]."""
+        rows = self._whole(weight.shape[1]) - weight.shape[1]
+        padded = torch.nn.functional.pad(self._columns(weight), (0, 0, 0, rows))
+        if not self.bf16:
+            return padded.float()
+        members, depth, width = padded.shape
+        return padded.to(torch.bfloat16).view(members, depth // 2, 2, width).transpose(2, 3).contiguous()
+
+    def __call__(self, start: torch.Tensor, actions: torch.Tensor, mean: bool) -> torch.Tensor:
+        """Unroll; see `planning.rollout.rollout`.
+
+        Args:
+            start: [S] or [N, S].
+            actions: [N, H, A].
+            mean: average the members after every step, instead of a particle for each.
+
+        Returns:
+            [E or 1, N, H + 1, S] float32.
+        """
+        start, actions = start.to(torch.float32).contiguous(), actions.to(torch.float32).contiguous()
+        rows, horizon, _ = actions.shape
+        path = torch.empty(1 if mean else self.members, rows, horizon + 1, self.size)
+        self.found.mbrl_unroll(ctypes.byref(self._network), start.data_ptr(), self.size if start.ndim > 1 else 0, actions.data_ptr(),
+                               rows, horizon, int(mean), path.data_ptr())
+        return path
+
+
+def rollout_of(encoding: Encoding, folded: Folded) -> NativeRollout | None:
+    """Native rollouts of an ensemble, or None where they cannot be had."""
+    found = library() if folded.last.device.type == "cpu" else None
+    if found is None:
+        return None
+    try:
+        return NativeRollout(found, encoding, folded)
+    except ValueError:
+        return None
+

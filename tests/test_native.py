@@ -1,0 +1,271 @@
+"""Native rollouts: the same numbers as the definition in torch, in every shape, and torch in their place where they cannot be had."""
+
+from __future__ import annotations
+
+import math
+import shutil
+import subprocess
+import sys
+import warnings
+
+import numpy as np
+import pytest
+import torch
+
+from mbrl_control import robot, strict_yaml
+from mbrl_control.costs import base as costs
+from mbrl_control.data.sequences import Sequences
+from mbrl_control.models import ensemble, native
+from mbrl_control.planning import base as planning
+from mbrl_control.planning.plan import PlanRequest
+from mbrl_control.planning.rollout import rollout
+
+YAML = """
+name: arm
+rate_hz: 50
+model_dt: 0.05
+state:
+  - {name: x, joint: a, unit: m}
+  - {name: q, joint: b, unit: rad, wraps: true}
+  - {name: p, joint: c, unit: rad, wraps: true}
+  - {name: v, joint: a, field: velocity, unit: m/s, rate_of: x}
+  - {name: w, joint: b, field: velocity, unit: rad/s, rate_of: q}
+command:
+  - {name: u, unit: N, limits: [-1, 1]}
+  - {name: t, unit: N*m, limits: [-2, 2]}
+cost: {kind: quadratic, options: {weight: {q: 1.0, w: 0.1}}}
+model: {members: 3, hidden: HIDDEN}
+planner: {horizon: 12, candidates: 64, iterations: 3}
+"""
+needs_native = pytest.mark.skipif(native.library() is None, reason="no compiler, or native code is switched off")
+needs_bf16 = pytest.mark.skipif(native.library() is None or not native.library().mbrl_has_bf16(), reason="no bfloat16 products here")
+
+
+def model_of(hidden=(24, 24), **options) -> ensemble.Ensemble:
+    spec = robot.validate(strict_yaml.parse(YAML.replace("HIDDEN", str(list(hidden))), "arm.yaml"))
+    model = ensemble.build(spec, ensemble.Options(**options))
+    rng = np.random.default_rng(0)
+    state = rng.normal(size=(200, 2, 5)) * [1, 2, 2, 1, 3]
+    state[:, 1] = state[:, 0] + rng.normal(size=(200, 5)) * 0.1
+    model.fit(Sequences(state, rng.uniform(-1, 1, (200, 1, 2)), np.arange(200) * 0.05), rng, epochs=2)
+    return model
+
+
+def case(rows, horizon=9, seed=0):
+    rng = np.random.default_rng(seed)
+    start = torch.tensor(rng.normal(size=5) * [1, 3, 3, 1, 5], dtype=torch.float32)
+    return start, torch.tensor(rng.uniform(-1, 1, (rows, horizon, 2)), dtype=torch.float32)
+
+
+def by_steps(model, start, actions, propagation):
+    """The definition: `step` again and again."""
+    state, path = start.expand(model.members, len(actions), -1), []
+    for k in range(actions.shape[1]):
+        path.append(state[:1] if propagation == "mean" else state)
+        state = model.step(state, actions[:, k]).state
+        if propagation == "mean":
+            state = state.mean(0, keepdim=True).expand(model.members, -1, -1)
+    path.append(state[:1] if propagation == "mean" else state)
+    return torch.stack(path, 2)
+
+
+@needs_native
+@pytest.mark.parametrize("propagation", ["mean", "tsinf"])
+@pytest.mark.parametrize(("hidden", "options"), [
+    ((24, 24), {}), ((16,), {"integrate": False}), ((128, 128), {"linear": True, "friction": 0.2}), ((40, 7, 200), {"friction": 0.5}),
+    ((33, 64, 128, 20), {"elites": 2}),
+])
+def test_float32_is_the_definition(hidden, options, propagation):
+    model = model_of(hidden, **options)
+    start, actions = case(21)
+    with torch.inference_mode():
+        made = model.rollout(start, actions, propagation)
+        assert made is not None
+        torch.testing.assert_close(made, by_steps(model, start, actions, propagation), rtol=1e-4, atol=1e-4)
+
+
+@needs_native
+@pytest.mark.parametrize("rows", [1, 7, 8, 9, 40, 131])
+def test_every_number_of_rows_and_rows_do_not_know_of_each_other(rows):
+    model = model_of()
+    start, actions = case(rows)
+    with torch.inference_mode():
+        made = model.rollout(start, actions, "tsinf")
+        torch.testing.assert_close(made, by_steps(model, start, actions, "tsinf"), rtol=1e-4, atol=1e-4)
+        alone = model.rollout(start, actions[-1:], "tsinf")
+    assert torch.equal(made[:, -1:], alone)
+
+
+@needs_native
+def test_each_row_may_have_a_start_of_its_own():
+    model = model_of()
+    start, actions = case(11)
+    starts = start + torch.linspace(-1, 1, 11)[:, None]
+    with torch.inference_mode():
+        made = rollout(model, starts, actions, "tsinf")
+        torch.testing.assert_close(made, by_steps(model, starts, actions, "tsinf"), rtol=1e-4, atol=1e-4)
+
+
+@needs_bf16
+@pytest.mark.parametrize("propagation", ["mean", "tsinf"])
+def test_bfloat16_is_as_far_from_float32_as_its_rounding_explains(propagation):
+    """Torch's path in bfloat16 is the yardstick; it rounds the hidden layers only, the kernel the last one too."""
+    model = model_of((128, 128))
+    start, actions = case(40)
+    with torch.inference_mode():
+        exact = by_steps(model, start, actions, propagation)
+    model.prepare(torch.bfloat16)
+    with torch.inference_mode():
+        made, theirs = model.rollout(start, actions, propagation), by_steps(model, start, actions, propagation)
+    ours, yardstick = ((a - exact).square().mean().sqrt() for a in (made, theirs))
+    assert 0 < ours < 2 * yardstick
+
+
+@needs_native
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_activations_far_from_zero_are_their_limits(dtype):
+    """SiLU is 0 far below zero and the identity far above: first-layer biases of +-1000 must do no more than shift the output."""
+    model = model_of((16,), friction=0.001)
+    with torch.no_grad():
+        model._weights[1][:, :, ::2], model._weights[1][:, :, 1::2] = 1000.0, -1000.0
+        model._weights[2] *= 1e-3
+    model.prepare(dtype)
+    start, actions = case(12)
+    with torch.inference_mode():
+        made, wanted = model.rollout(start, actions, "tsinf"), by_steps(model, start, actions, "tsinf")
+    assert torch.isfinite(made).all()
+    torch.testing.assert_close(made, wanted, rtol=2e-2, atol=2e-2)
+
+
+@needs_native
+def test_angles_are_right_many_turns_from_zero():
+    model = model_of()
+    start, actions = case(5, horizon=1)
+    far = start.clone()
+    far[1] += 200 * math.pi
+    with torch.inference_mode():
+        near, there = (model.rollout(s, actions, "tsinf")[:, :, 1, 3:] for s in (start, far))
+    torch.testing.assert_close(near, there, rtol=1e-3, atol=1e-3)
+
+
+@needs_native
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf, 3e38])
+def test_what_is_not_finite_does_not_come_out_as_a_number(bad, dtype):
+    model = model_of()
+    model.prepare(dtype)
+    start, actions = case(9)
+    actions[4, 2, 0] = bad
+    with torch.inference_mode():
+        path = rollout(model, start, actions, "tsinf")
+    assert torch.isfinite(path[:, :4]).all()
+    assert torch.isfinite(path[:, 5:]).all()
+    assert not torch.isfinite(path[:, 4, -1]).all(1).any() or abs(bad) == 3e38
+
+
+@needs_native
+def test_new_weights_are_used_at_once_and_in_place():
+    model, other = model_of(), model_of(linear=False, learning_rate=1e-2)
+    start, actions = case(9)
+    with torch.inference_mode():
+        before = model.rollout(start, actions, "mean")
+        held = model._native
+        addresses = [array.ctypes.data for array in held._packed]
+    model.load(other.snapshot())
+    with torch.inference_mode():
+        after = model.rollout(start, actions, "mean")
+        assert torch.equal(after, other.rollout(start, actions, "mean"))
+    assert not torch.equal(before, after)
+    assert model._native is held
+    assert addresses == [array.ctypes.data for array in held._packed]
+
+
+@needs_native
+def test_gradients_and_shuffled_members_go_through_torch():
+    model = model_of()
+    start, actions = case(4, horizon=3)
+    assert model.rollout(start, actions, "tsinf") is None, "gradients are on"
+    with torch.inference_mode():
+        assert model.rollout(start, actions, "ts1") is None
+    actions.requires_grad_()
+    rollout(model, start, actions, "mean").sum().backward()
+    assert actions.grad.abs().sum() > 0
+
+
+@needs_native
+def test_a_network_too_large_for_the_kernel_goes_through_torch():
+    model = model_of((1040,))
+    start, actions = case(3, horizon=2)
+    with torch.inference_mode():
+        assert model.rollout(start, actions, "tsinf") is None
+        assert rollout(model, start, actions, "tsinf").shape == (3, 3, 3, 5)
+
+
+@needs_bf16
+def test_a_plan_in_bfloat16_is_nearly_as_good_as_one_in_float32():
+    """Both plans judged by the float32 model: within 3 % of what planning gains over doing nothing."""
+    model = model_of((128, 128), linear=True)
+    spec, gains, losses = model.spec, [], []
+    cost = costs.build(spec)
+
+    def judged(actions):
+        model.prepare(torch.float32)
+        with torch.inference_mode():
+            states = rollout(model, start, actions, "tsinf")
+            return float((cost.stage(states[:, :, 1:], actions[None]).sum(-1) + cost.terminal(states[:, :, -1])).mean())
+
+    for seed in range(6):
+        start = case(1, seed=seed)[0]
+        request = PlanRequest(seed, start.numpy().astype(np.float64), 0.0, 0.02, np.zeros(0), np.zeros((0, 2)))
+        found = {}
+        for dtype in (torch.float32, torch.bfloat16):
+            model.prepare(dtype)
+            plan = planning.build(spec, model, cost, seed).plan(request)
+            found[dtype] = judged(torch.tensor(plan.actions, dtype=torch.float32)[None])
+        gains.append(judged(torch.zeros(1, spec.planner.horizon, 2)) - found[torch.float32])
+        losses.append(found[torch.bfloat16] - found[torch.float32])
+    assert np.mean(gains) > 0
+    assert abs(np.mean(losses)) < 0.03 * np.mean(gains)
+
+
+def test_without_a_compiler_torch_is_used_and_a_warning_says_so(monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(shutil, "which", lambda _: None)
+    native.library.cache_clear()
+    try:
+        with pytest.warns(UserWarning, match="no C\\+\\+ compiler is installed"):
+            assert native.library() is None
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            model = model_of()
+            start, actions = case(4)
+            with torch.inference_mode():
+                made = rollout(model, start, actions, "tsinf")
+                assert torch.equal(made, by_steps(model, start, actions, "tsinf"))
+    finally:
+        native.library.cache_clear()
+
+
+def test_it_can_be_switched_off():
+    code = "from mbrl_control.models import native; assert native.library() is None"
+    done = subprocess.run([sys.executable, "-W", "error", "-c", code], env={"MBRL_NATIVE": "0", "PATH": "/usr/bin"}, check=False,
+                          capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+@needs_native
+def test_a_damaged_file_in_the_cache_is_made_again(monkeypatch, tmp_path):
+    try:
+        for folder in ("sound", "damaged"):  # two places: what is loaded once stays loaded under its name
+            monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / folder))
+            native.library.cache_clear()
+            if folder == "damaged":
+                (sound,) = (tmp_path / "sound" / "mbrl_control").glob("rollout-*.so")
+                made = tmp_path / "damaged" / "mbrl_control" / sound.name
+                made.parent.mkdir(parents=True)
+                made.write_bytes(b"half of it")
+            assert native.library() is not None
+        assert made.read_bytes() == sound.read_bytes()
+        assert [path.name for path in made.parent.iterdir()] == [made.name], "nothing temporary is left"
+    finally:
+        native.library.cache_clear()
