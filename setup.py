@@ -39,7 +39,7 @@ setup(
     extras_require={
         "ros": ["ros-rclpy[fastrtps]", "ros-sensor-msgs", "ros-std-msgs", "ros-trajectory-msgs", "ros-diagnostic-msgs",
                 "ros-std-srvs", "ros-geometry-msgs", "ros-nav-msgs", "ros-lifecycle-msgs", "ros-rosgraph-msgs"],
-        "bench": ["dm_control>=1.0.28,<2", "scipy>=1.11,<2"],
+        "bench": ["dm_control>=1.0.28,<2", "scipy>=1.11,<2", "pytorch-mppi>=0.9,<1"],
         "dev": ["pytest>=8.2,<10", "pytest-xdist>=3", "hypothesis>=6", "ruff>=0.6", "mypy>=1.11", "types-PyYAML", "catkin-pkg>=1",
                 "mcap-ros2-support>=0.5",
                 "colcon-core>=0.17", "colcon-ros>=0.5", "colcon-bash>=0.5", "colcon-recursive-crawl>=0.2"],

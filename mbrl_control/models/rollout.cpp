@@ -162,7 +162,9 @@ void layer_columns(const From* in, int stride, int depth, const From* weight, co
     for (int r = 0; r < ROWS; ++r)
         for (int j = 0; j < N; ++j) sums[r][j] = load(bias + LANES * j);
     multiply<N>(sums, in, stride, depth, weight, width);
+#pragma GCC unroll 8
     for (int r = 0; r < ROWS; ++r)
+#pragma GCC unroll 2
         for (int j = 0; j < N; ++j) put(out + (size_t)r * to + LANES * j, silu<sizeof(To) == 4>(sums[r][j]));
 }
 
@@ -182,13 +184,13 @@ void layer(const From* in, int stride, int depth, const From* weight, const floa
 // next [ROWS, N vectors] = offset + features @ base + hidden @ last. Halves of the depth have sums of their own: a single chain of
 // additions for each row would wait for itself.
 template <class T, int N>
-void output(const float* features, int inputs, const float* base, const T* hidden, int deep, const T* last, const float* offset,
+void output(const float* features, int inputs, const float* base, const T* hidden, int stride, int deep, const T* last, const float* offset,
             int width, float* next) {
     Sums<N> sums, more;
     for (int r = 0; r < ROWS; ++r)
         for (int j = 0; j < N; ++j) sums[r][j] = load(offset + LANES * j), more[r][j] = vf{};
-    multiply<N>(more, features, MAX_INPUTS, inputs, base, width);
-    multiply<N>(sums, hidden, MAX_WIDTH, deep, last, width);
+    multiply<N>(more, features, MAX_INPUTS + LANES, inputs, base, width);
+    multiply<N>(sums, hidden, stride, deep, last, width);
     for (int r = 0; r < ROWS; ++r)
         for (int j = 0; j < N; ++j) store(next + (size_t)r * width + LANES * j, sums[r][j] + more[r][j]);
 }
@@ -208,10 +210,11 @@ struct Network {
 };
 
 struct Scratch {
-    alignas(64) float features[ROWS][MAX_INPUTS];
+    int stride;  // of rows in a and b: not a power of two, or they would all want the same places of the cache
+    alignas(64) float features[ROWS][MAX_INPUTS + LANES];
     alignas(64) float angle[3][ROWS * MAX_INPUTS];
-    alignas(64) float a[ROWS * MAX_WIDTH];
-    alignas(64) float b[ROWS * MAX_WIDTH];
+    alignas(64) float a[ROWS * (MAX_WIDTH + 2 * LANES)];
+    alignas(64) float b[ROWS * (MAX_WIDTH + 2 * LANES)];
 };
 
 inline int whole(int n) { return (n + LANES - 1) / LANES * LANES; }
@@ -256,11 +259,11 @@ void step(const Network& net, int e, const float* const* state, const float* con
     encode(net, state, action, s);
     const float* bias = net.bias + (size_t)e * total;
     T *now = reinterpret_cast<T*>(s.a), *then = reinterpret_cast<T*>(s.b);
-    layer<float, T>(s.features[0], MAX_INPUTS, inputs, net.first + (size_t)e * inputs * net.width[0], bias, net.width[0], now, MAX_WIDTH);
+    layer<float, T>(s.features[0], MAX_INPUTS + LANES, inputs, net.first + (size_t)e * inputs * net.width[0], bias, net.width[0], now, s.stride);
     const T* weight = static_cast<const T*>(net.hidden) + (size_t)e * product;
     for (int l = 1; l < net.depth; ++l) {
         bias += net.width[l - 1];
-        layer<T, T>(now, MAX_WIDTH, net.width[l - 1], weight, bias, net.width[l], then, MAX_WIDTH);
+        layer<T, T>(now, s.stride, net.width[l - 1], weight, bias, net.width[l], then, s.stride);
         weight += (size_t)net.width[l - 1] * net.width[l];
         T* swap = now;
         now = then, then = swap;
@@ -271,14 +274,17 @@ void step(const Network& net, int e, const float* const* state, const float* con
     const float* offset = net.offset + (size_t)e * out;
     int c = 0;
     for (; c + 2 * LANES <= out; c += 2 * LANES)
-        output<T, 2>(s.features[0], inputs, base + c, now, deep, columns(last, c), offset + c, out, next + c);
-    if (c < out) output<T, 1>(s.features[0], inputs, base + c, now, deep, columns(last, c), offset + c, out, next + c);
+        output<T, 2>(s.features[0], inputs, base + c, now, s.stride, deep, columns(last, c), offset + c, out, next + c);
+    if (c < out) output<T, 1>(s.features[0], inputs, base + c, now, s.stride, deep, columns(last, c), offset + c, out, next + c);
 }
 
 template <class T>
 void unroll(const Network& net, const float* start, int start_stride, const float* actions, int rows, int horizon, int mean, float* path) {
     Scratch scratch;
-    std::memset(&scratch, 0, sizeof scratch);
+    std::memset(scratch.angle, 0, sizeof scratch.angle);
+    scratch.stride = 0;
+    for (int l = 0; l < net.depth; ++l) scratch.stride = net.width[l] > scratch.stride ? net.width[l] : scratch.stride;
+    scratch.stride += 2 * LANES;
     const int size = net.state, out = whole(size), particles = mean ? 1 : net.members;
     const size_t row_size = (size_t)(horizon + 1) * size, particle_size = (size_t)rows * row_size;
     alignas(64) float next[ROWS * MAX_INPUTS];
