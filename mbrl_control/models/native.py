@@ -90,7 +90,7 @@ def library() -> ctypes.CDLL | None:
             raise OSError(f"{target} cannot be loaded")
     except (OSError, subprocess.SubprocessError) as error:
         told = getattr(error, "stderr", None) or str(error)
-        warnings.warn(f"plans are made without native code, which takes about twice as long: {told.strip()[:300]}", stacklevel=2)
+        warnings.warn(f"plans are made without native code and take about twice as long: {told.strip()[:300]}", stacklevel=2)
         return None
     found.mbrl_unroll.argtypes = [ctypes.POINTER(_Network), ctypes.c_void_p, ctypes.c_int, ctypes.c_void_p, ctypes.c_int, ctypes.c_int,
                                   ctypes.c_int, ctypes.c_void_p]
