@@ -158,12 +158,12 @@ def test_mppi_mean_is_the_softmax_average():
     problem, search = planner.prepare(fakes.request(START), None)
     rows = torch.randn(50, 10, 1, generator=torch.Generator().manual_seed(1))
     costs = planner.score(rows, problem)
-    planner.refit(search, rows, costs)
+    planner.refit(search, rows, costs, torch.tensor(True))
     weights = np.exp(-(costs.numpy() - costs.numpy().min()) / 2.0)
     expected = np.einsum("n,nka->ka", weights / weights.sum(), rows.numpy())
     np.testing.assert_allclose(search.mean, expected, atol=1e-5)
-    assert search.stats["temperature"] == 2.0
-    assert search.stats["ess"] == pytest.approx(weights.sum() ** 2 / (weights**2).sum(), rel=1e-4)
+    assert search.figures["temperature"] == 2.0
+    assert search.figures["ess"] == pytest.approx(weights.sum() ** 2 / (weights**2).sum(), rel=1e-4)
 
 
 def test_mppi_reports_its_effective_sample_size_and_ignores_the_unit_of_cost():
@@ -234,7 +234,7 @@ def test_proposals_stay_in_every_iteration_and_winners_are_counted(kind):
     planner = fakes.planner(robot, model, cost)
     planner.sources = (Source(torch.full((1, 10, 1), torch.nan)), Source(torch.as_tensor(optimum)[None], "dreamer"))
     seen, score = [], planner.score
-    planner.score = lambda rows, problem: seen.append(rows) or score(rows, problem)
+    planner.score = lambda rows, problem: seen.append(rows.clone()) or score(rows, problem)
     plan = planner.plan(fakes.request(START))
     own = torch.as_tensor(optimum, dtype=torch.float32) / 4
     assert all(any(torch.allclose(row, own, atol=1e-6) for row in rows) for rows in seen if len(rows) > 1)
@@ -305,7 +305,7 @@ def test_rate_limits_reach_the_rollout_and_the_plan():
     robot = fakes.spec(**of("icem"), rate=5.0, trainer={"noise": 1.0, "noise_fade_s": 1.0})
     planner = fakes.planner(robot)
     seen, score = [], planner.score
-    planner.score = lambda rows, problem: seen.append(rows) or score(rows, problem)
+    planner.score = lambda rows, problem: seen.append(rows.clone()) or score(rows, problem)
     plan = planner.plan(fakes.request(START, sent_time=[-0.02], sent=[[3.9]]))
     for rows in [4 * torch.cat(seen), torch.as_tensor(plan.actions)[None]]:
         steps = rows.diff(dim=1, prepend=torch.full((len(rows), 1, 1), 3.9))

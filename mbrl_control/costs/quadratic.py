@@ -44,29 +44,44 @@ class Quadratic:
                     near = difflib.get_close_matches(name, known, n=1, cutoff=0.0)
                     raise UserError(f"costs 'quadratic': '{name}' is no signal of '{spec.name}'; nearest: '{near[0]}'")
         index = {n: i for i, n in enumerate(spec.state_names)}
-        self.terms = [(index[n], options.target.get(n, 0.0), w, options.saturation.get(n), bool(spec.wraps[index[n]]))
-                      for n, w in options.weight.items()]
-        axes = [(spec.command_names.index(name), weight) for name, weight in options.effort.items()]
-        self.effort = [(axis, float(spec.action_zero[axis]), weight) for axis, weight in axes]
+        bent = [n for n in options.weight if spec.wraps[index[n]] or n in options.saturation]
+        weight = torch.zeros(spec.state_dim)
+        target = torch.tensor([options.target.get(n, 0.0) for n in spec.state_names])
+        for name in options.weight.keys() - set(bent):
+            weight[index[name]] = options.weight[name]
+        # The columns from the first that counts to the last: a slice costs nothing, picking them out does.
+        used = weight.nonzero().flatten().tolist() or [0, -1]
+        self.used = slice(used[0], used[-1] + 1)
+        self.weight, self.target = weight[self.used], target[self.used]
+        self.offset = bool(self.target.any())
+        self.bent = torch.tensor([index[n] for n in bent], dtype=torch.long)
+        self.bent_weight, self.bent_target = torch.tensor([options.weight[n] for n in bent]), target[self.bent]
+        self.wraps = torch.tensor(spec.wraps)[self.bent]
+        self.saturates = torch.tensor([n in options.saturation for n in bent], dtype=torch.bool)
+        self.width = torch.tensor([options.saturation.get(n, 1.0) for n in bent])
+        self.effort = torch.tensor([options.effort.get(n, 0.0) for n in spec.command_names])
+        self.rest = torch.as_tensor(spec.action_zero, dtype=torch.float32)
         self.end = options.terminal
 
     def _state_cost(self, state: torch.Tensor) -> torch.Tensor:
-        cost = torch.zeros_like(state[..., 0])
-        for i, target, weight, width, wraps in self.terms:
-            d = shaping.angle_error(state[..., i], target) if wraps else state[..., i] - target
-            cost = cost + weight * (d**2 if width is None else 1 - torch.exp(-0.5 * (d / width) ** 2))
-        return cost
+        near = state[..., self.used]
+        square = (near - self.target).square_() if self.offset else near.square()
+        cost = square @ self.weight.to(state.dtype)
+        return cost + self._bent_cost(state) if len(self.bent) else cost
+
+    def _bent_cost(self, state: torch.Tensor) -> torch.Tensor:
+        away = state.index_select(-1, self.bent) - self.bent_target
+        square = torch.where(self.wraps, shaping.angle_error(away, 0.0), away).square()
+        saturated = 1 - torch.exp(-0.5 * square / self.width.square())
+        return torch.where(self.saturates, saturated, square) @ self.bent_weight.to(state.dtype)
 
     def stage(self, state: torch.Tensor, action: torch.Tensor) -> torch.Tensor:
         """See `Cost.stage`."""
-        cost = self._state_cost(state)
-        for j, zero, weight in self.effort:
-            cost = cost + weight * (action[..., j] - zero) ** 2
-        return cost
+        return self._state_cost(state) + (action - self.rest).square() @ self.effort.to(action.dtype)
 
     def terminal(self, state: torch.Tensor) -> torch.Tensor:
         """See `Cost.terminal`: `terminal` x the state cost."""
-        return self.end * self._state_cost(state)
+        return self.end * self._state_cost(state) if self.end else torch.zeros_like(state[..., 0])
 
 
 def build(spec: RobotSpec, options: Options) -> Cost:

@@ -9,8 +9,7 @@ import torch
 
 def gaussian(x: torch.Tensor, margin: float, value_at_margin: float = 0.1) -> torch.Tensor:
     """1 at x = 0, `value_at_margin` at |x| = margin, Gaussian between and beyond."""
-    scale = math.sqrt(-2.0 * math.log(value_at_margin)) / margin
-    return torch.exp(-0.5 * (x * scale) ** 2)
+    return torch.exp(x.square() * (math.log(value_at_margin) / margin**2))
 
 
 def quadratic(x: torch.Tensor, margin: float) -> torch.Tensor:

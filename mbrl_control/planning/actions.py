@@ -23,6 +23,8 @@ class ActionSpace:
         self.zero = self.normal(torch.as_tensor(spec.action_zero, dtype=torch.float32))
         self.max_step = torch.as_tensor(spec.action_max_rate * spec.model_dt, dtype=torch.float32) / self.half
         self._rates = bool(torch.isfinite(self.max_step).any())
+        # Repeated over the horizon: broadcasting a handful of numbers is slower than reading them again.
+        self._mids, self._halves = (t.repeat(spec.planner.horizon, 1) for t in (self.mid, self.half))
 
     def normal(self, physical: torch.Tensor) -> torch.Tensor:
         """Physical units [..., A] to half ranges."""
@@ -32,13 +34,24 @@ class ActionSpace:
         """Half ranges [..., A] to physical units."""
         return self.mid + self.half * normal
 
-    def limit(self, rows: torch.Tensor, last: torch.Tensor) -> torch.Tensor:
-        """Clip candidates [N, H, A] to the limits and, where there are any, to the greatest rates from the command [A] on."""
-        rows = rows.clamp(-1.0, 1.0)
+    def commands(self, rows: torch.Tensor) -> torch.Tensor:
+        """Candidates [N, H, A] in half ranges to physical units."""
+        return torch.addcmul(self._mids, self._halves, rows)
+
+    def limit(self, rows: torch.Tensor, last: torch.Tensor, reuse: bool = False) -> torch.Tensor:
+        """Clip candidates [N, H, A] to the limits and, where there are any, to the greatest rates from the command [A] on.
+
+        With `reuse` the rows given may be overwritten.
+        """
+        rows = rows.clamp_(-1.0, 1.0) if reuse else rows.clamp(-1.0, 1.0)
+        return self.slow(rows, last)
+
+    def slow(self, rows: torch.Tensor, last: torch.Tensor) -> torch.Tensor:
+        """Clip candidates [N, H, A] to the greatest rates only."""
         if not self._rates:
             return rows
         before, within = last, []
-        for k in range(rows.shape[1]):
-            before = torch.maximum(torch.minimum(rows[:, k], before + self.max_step), before - self.max_step)
+        for row in rows.unbind(1):
+            before = row.clamp(before - self.max_step, before + self.max_step)
             within.append(before)
         return torch.stack(within, 1)

@@ -23,7 +23,9 @@ from mbrl_control.planning.knots import spline_matrix
 from mbrl_control.planning.noise import noise_bank
 from mbrl_control.planning.plan import Plan, PlanRequest, Verdict, cell, shift
 from mbrl_control.planning.proposals import Proposal
+from mbrl_control.planning.record import Record, Shape, Summary
 from mbrl_control.planning.rollout import rollout
+from mbrl_control.planning.weighting import average
 from mbrl_control.robot import RobotSpec
 
 EXPLORE_BETA = 2.0
@@ -40,18 +42,20 @@ class Problem:
         seq: number of the request; chooses the noise.
         start: [S] state when the first action takes effect on the fastest axis.
         last: [A] last command sent before the plan.
-        part: share of the first cell of the rows that is over when the first action is sent.
+        part: 0-d, share of the first cell of the rows that is over when the first action is sent; None for none.
         pending: [H, A] commands sent that slower axes still have before them, physical units; None without such.
-        fixed: [R, H, A] rows that are candidates in every iteration; row 0 is the nominal.
-        names: source of each fixed row.
+        fixed: [R, H, A] rows within limits that are candidates in every iteration; row 0 is the nominal.
+        scale: [S] typical one-step changes, for the members' disagreement; None where that does not count.
+        names: source of each fixed row, then of each row kept from the last plan.
     """
 
     seq: int
     start: torch.Tensor
     last: torch.Tensor
-    part: float
+    part: torch.Tensor | None
     pending: torch.Tensor | None
     fixed: torch.Tensor
+    scale: torch.Tensor | None
     names: list[str]
 
 
@@ -63,25 +67,20 @@ class Search:
         mean: [K, A] knots around which to sample.
         std: [K, A] their spread.
         kept: [R, H, A] candidates kept from the iteration before, or from the last plan.
-        best: [H, A] the best candidate so far.
-        best_cost: its cost.
-        best_source: the proposal source it came from.
-        fixed_costs: [R] costs of the problem's fixed rows, in the last iteration.
-        stats: figures for reports.
+        figures: numbers for reports, 0-d; those of the last iteration count.
     """
 
     mean: torch.Tensor
     std: torch.Tensor
     kept: torch.Tensor
-    best: torch.Tensor
-    best_cost: float = math.inf
-    best_source: str = "nominal"
-    fixed_costs: torch.Tensor = field(default_factory=lambda: torch.full((1,), math.inf))
-    stats: dict[str, float] = field(default_factory=lambda: {"finite": 1.0, "rollouts": 0.0})
+    figures: dict[str, torch.Tensor] = field(default_factory=dict)
 
 
 class SamplingPlanner(ABC):
     """The loop. A subclass gives `weights`, and may change `population`, `sample`, `spread`, `carry` and `revive`.
+
+    The loop holds no result in its hands: costs, weights and the best row stay tensors until the plan's end, so that an iteration is a
+    fixed list of tensor operations on buffers that stay (`record`), whatever the candidates cost.
 
     Args:
         spec: the robot; sizes, limits and rates come from it.
@@ -99,11 +98,17 @@ class SamplingPlanner(ABC):
         sources: further candidate rows; set it to add some.
         clock: s; tests replace it.
         guard: what gradients are switched off with.
+        turns: entries in the record per iteration.
+        keeps: candidates that `carry` gives, at most.
+        record: what the present plan's iterations found.
     """
 
     sources: tuple[Proposal, ...] = ()
     clock: Callable[[], float] = staticmethod(time.perf_counter)
     guard: Callable[[], Any] = staticmethod(torch.inference_mode)
+    turns = 1
+    keeps = 0
+    record: Record
 
     def __init__(self, spec: RobotSpec, model: Model, cost: Cost, seed: int, *, beta: float = 0.0, init_std: float = 0.5,
                  min_std: float = 0.05, momentum: float = 0.0, execute: str = "mean") -> None:
@@ -114,6 +119,7 @@ class SamplingPlanner(ABC):
         self.space, self.delays = ActionSpace(spec), Delays(spec)
         self.ranged = risk.Ranges.of(spec)
         matrix = spline_matrix(p.horizon, p.knots, p.spline)
+        self.splined = matrix.shape[1] < p.horizon
         self.matrix = torch.as_tensor(matrix, dtype=torch.float32)
         self.inverse = torch.as_tensor(np.linalg.pinv(matrix), dtype=torch.float32)
         self.bank = noise_bank(self.population(0), matrix.shape[1], spec.action_dim, beta, seed)
@@ -121,6 +127,7 @@ class SamplingPlanner(ABC):
         self.slowest = self.closing = 0.0
         self.seed = seed
         self.rng = torch.Generator()
+        self._allocate(Shape(0, 0, 0, p.horizon, spec.action_dim))
 
     # What planners differ in ---------------------------------------------------------------------------------------------------
 
@@ -130,19 +137,19 @@ class SamplingPlanner(ABC):
 
     def sample(self, search: Search, noise: torch.Tensor) -> torch.Tensor:
         """[n, K, A] knots from [n, K, A] unit noise."""
-        return search.mean + search.std * noise
+        return torch.addcmul(search.mean, search.std, noise)
 
     @abstractmethod
     def weights(self, search: Search, costs: torch.Tensor) -> torch.Tensor:
-        """[N] weights, summing to 1 and 0 where the cost is not finite, from [N] costs of which at least one is finite."""
+        """[N] weights, summing to 1 and 0 where the cost is not finite, from [N] costs; anything where no cost is finite."""
 
     def spread(self, search: Search, knots: torch.Tensor, mean: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
         """[K, A] standard deviation for the next iteration, from weighted knots [N, K, A] and their mean [K, A]."""
-        std = torch.einsum("n,nka->ka", weights, (knots - mean) ** 2).sqrt()
-        return (self.momentum * search.std + (1 - self.momentum) * std).clamp(min=self.min_std)
+        std = average(weights, (knots - mean).square_()).sqrt_()
+        return std.lerp_(search.std, self.momentum).clamp_(min=self.min_std)
 
     def carry(self, rows: torch.Tensor, costs: torch.Tensor) -> torch.Tensor:
-        """[R, H, A] candidates that the next iteration (and the next plan) starts with; by default none."""
+        """[R, H, A] candidates that the next iteration (and the next plan) starts with, `keeps` at most; by default none."""
         return rows[:0]
 
     def revive(self, kept: torch.Tensor, nominal: torch.Tensor, cells: int) -> torch.Tensor:
@@ -169,6 +176,7 @@ class SamplingPlanner(ABC):
             self.rng.manual_seed((self.seed * 1_000_003 + request.seq) % 2**63)
             problem, search = self.prepare(request, previous)
             wanted = self.iterations if iterations is None else iterations
+            self.reserve(problem, search, wanted)
             done, verdict = 0, Verdict.MET
             while done < wanted:
                 tick = self.clock()
@@ -179,12 +187,14 @@ class SamplingPlanner(ABC):
                 self.iterate(search, problem, done, done == self.iterations - 1)
                 self.slowest = max(0.98 * self.slowest, self.clock() - tick)
                 done += 1
-            if not math.isfinite(search.best_cost):
-                return self._fallback(request, previous, search, done, begin)
             tick = self.clock()
-            row, cost = self.choose(search, problem)
+            self.close(search, problem)
+            summary = Summary.of(self.record, done * self.turns)
             self.closing = max(0.98 * self.closing, self.clock() - tick)
-            return self._answer(request, problem, search, row, cost, verdict, done, begin)
+            stats = self._stats(search, summary)
+            if not math.isfinite(summary.cost):
+                return self._fallback(request, previous, stats, done, begin)
+            return self._answer(request, problem, len(search.kept), summary, stats, verdict, done, begin)
 
     def predict_start(self, request: PlanRequest) -> torch.Tensor:
         """[S] the state at which the plan's first action takes effect; see `Delays.start`."""
@@ -195,7 +205,7 @@ class SamplingPlanner(ABC):
         space, horizon = self.space, self.horizon
         here, part = cell(request.apply_time, dt := self.spec.model_dt)
         if previous is None:
-            rows, cells = space.zero.expand(1, horizon, -1).clone(), 0
+            rows, cells = space.zero.expand(1, horizon, -1), 0
         else:
             cells = min(horizon, max(0, here - cell(previous.start, dt)[0]))
             rows = torch.as_tensor(shift(previous.carry, dt, cells * dt), dtype=torch.float32)
@@ -208,94 +218,126 @@ class SamplingPlanner(ABC):
             found = found[found.isfinite().all(-1).all(-1)]
             fixed.append((1 - part) * found + part * torch.cat([found[:, :1], found[:, :-1]], 1))
             names += [source.name] * len(found)
-        mean = self.inverse @ rows[0]
-        search = Search(mean, torch.full_like(mean, self.init_std), self.revive(rows[1:], rows[0], cells), rows[0])
-        pending = self.delays.pending(request)
-        return Problem(request.seq, self.predict_start(request), last, part, pending, torch.cat(fixed), names), search
+        mean = self.knots(rows[0])
+        search = Search(mean, torch.full_like(mean, self.init_std), self.revive(rows[1:], rows[0], cells))
+        scale = self.model.scale() if self.spec.planner.disagreement and self.model.members > 1 else None
+        problem = Problem(request.seq, self.predict_start(request), last, torch.tensor(part) if part else None,
+                          self.delays.pending(request), space.limit(torch.cat(fixed), last, reuse=True), scale,
+                          names + ["nominal"] * len(search.kept))
+        return problem, search
+
+    def shape(self, problem: Problem, search: Search, iterations: int) -> Shape:
+        """Of the record that iterations of a plan need."""
+        kept = max(self.keeps, len(search.kept))
+        return Shape(iterations * self.turns, len(problem.fixed) + kept + 1 + self.population(0), kept, self.horizon, self.spec.action_dim)
+
+    def reserve(self, problem: Problem, search: Search, iterations: int) -> None:
+        """Make room for what iterations of a plan leave behind, where there is too little; and forget the last plan's."""
+        if not self.record.shape.holds(shape := self.shape(problem, search, iterations)):
+            self._allocate(shape)
+        self.record.clear()
+
+    def _allocate(self, shape: Shape) -> None:
+        self.record = Record(shape, self.bank.device)
+        self._buffer = torch.empty(shape.rows, shape.horizon, shape.axes, device=self.bank.device)
+
+    def rows(self, knots: torch.Tensor) -> torch.Tensor:
+        """[..., H, A] actions of knots [..., K, A]."""
+        return self.matrix @ knots if self.splined else knots
+
+    def knots(self, rows: torch.Tensor) -> torch.Tensor:
+        """[..., K, A] knots nearest to actions [..., H, A]."""
+        return self.inverse @ rows if self.splined else rows
+
+    def noise(self, problem: Problem, i: int) -> torch.Tensor:
+        """[n, K, A] unit noise of an iteration."""
+        return self.bank[(problem.seq * self.iterations + i) % len(self.bank), : self.population(i)]
 
     def iterate(self, search: Search, problem: Problem, i: int, final: bool) -> None:
-        """One round: sample, score, note the best, refit the search distribution in place."""
-        noise = self.bank[(problem.seq * self.iterations + i) % len(self.bank), : self.population(i)]
-        fresh = self.matrix @ self.sample(search, noise)
+        """One round: sample, score, note the best, refit the search distribution."""
+        parts = [problem.fixed, search.kept, self.rows(self.sample(search, self.noise(problem, i)))]
         # The mean joins in the last iteration only: earlier it would narrow the spread (Pinneri et al. 2020, section 3.4).
-        mean = (self.matrix @ search.mean)[None] if final and i else fresh[:0]
-        rows = self.space.limit(torch.cat([problem.fixed, search.kept, mean, fresh]), problem.last)
-        names = problem.names + ["nominal"] * len(search.kept) if i == 0 else problem.names
+        if final and i:
+            parts.insert(2, self.rows(search.mean)[None])
+        rows = torch.cat(parts, out=self._buffer[: sum(map(len, parts))])
+        rows = self.space.limit(rows, problem.last, reuse=True)
         costs = self.score(rows, problem)
-        if self.note(search, problem, rows, costs, names):
-            self.refit(search, rows, costs)
-            search.kept = self.carry(rows, costs)
-        else:
-            search.kept = search.kept[:0]
+        least = self.record.note(i, rows, costs)
+        self.refit(search, rows, costs, least < math.inf)
+        search.kept = self.carry(rows, costs)
 
     def sent(self, rows: torch.Tensor, problem: Problem) -> torch.Tensor:
-        """[N, H, A] what is sent from the first action on, in half ranges, for rows [N, H, A]."""
-        if problem.part:
-            rows = (1 - problem.part) * rows + problem.part * torch.cat([rows[:, 1:], rows[:, -1:]], 1)
-        return self.space.limit(rows, problem.last)
+        """[N, H, A] what is sent from the first action on, in half ranges, for rows [N, H, A] within limits."""
+        if problem.part is None:
+            return rows
+        rows = torch.lerp(rows, torch.cat([rows[:, 1:], rows[:, -1:]], 1), problem.part)
+        return self.space.slow(rows, problem.last)
 
     def score(self, rows: torch.Tensor, problem: Problem) -> torch.Tensor:
-        """Risk-aggregated cost [N] of candidates [N, H, A] in half ranges; +inf where not finite."""
+        """Risk-aggregated cost [N] of candidates [N, H, A] in half ranges and within limits; +inf where not finite."""
         p = self.spec.planner
         sent = self.sent(rows, problem)
-        actions = self.delays.played(self.space.physical(sent), problem.pending)
+        actions = self.delays.played(self.space.commands(sent), problem.pending)
         states = rollout(self.model, problem.start, actions, p.propagation, self.rng)
-        returns = self.cost.stage(states[:, :, 1:], actions[None]).sum(-1) + self.cost.terminal(states[:, :, -1])
+        ahead = states[:, :, 1:]
+        returns = self.cost.stage(ahead, actions[None]).sum(-1) + self.cost.terminal(states[:, :, -1])
         if self.ranged is not None:
-            returns = returns + p.range_weight * self.ranged(states[:, :, 1:])
+            returns = returns + p.range_weight * self.ranged(ahead)
         cost = risk.aggregate(returns, p)
-        if p.disagreement and len(states) > 1:
-            cost = cost + p.disagreement * risk.disagreement(states[:, :, 1:], self.model.scale())
+        if problem.scale is not None and len(states) > 1:
+            cost = cost + p.disagreement * risk.disagreement(ahead, problem.scale)
         if p.smoothness:
             cost = cost + p.smoothness * risk.roughness(sent, problem.last)
-        return torch.where(torch.isfinite(cost), cost, math.inf)
+        return cost.nan_to_num(math.inf, math.inf, math.inf)
 
-    def note(self, search: Search, problem: Problem, rows: torch.Tensor, costs: torch.Tensor, names: list[str]) -> bool:
-        """Keep the best candidate and the figures; False when no cost is finite."""
-        search.stats["rollouts"] += len(rows)
-        search.stats["finite"] = min(search.stats["finite"], float(torch.isfinite(costs).float().mean()))
-        search.fixed_costs = costs[: len(problem.names)]
-        winner = int(costs.argmin())
-        if float(costs[winner]) < search.best_cost:
-            search.best, search.best_cost = rows[winner], float(costs[winner])
-            search.best_source = names[winner] if winner < len(names) else "explore"
-        return math.isfinite(float(costs[winner]))
-
-    def refit(self, search: Search, rows: torch.Tensor, costs: torch.Tensor) -> None:
-        """Move mean and spread of the search to the weighted candidates."""
+    def refit(self, search: Search, rows: torch.Tensor, costs: torch.Tensor, alive: torch.Tensor) -> None:
+        """Move mean and spread of the search to the weighted candidates; they stay as they are unless `alive` (0-d bool)."""
         weights = self.weights(search, costs)
-        knots = self.inverse @ rows
-        mean = torch.einsum("n,nka->ka", weights, knots)
-        search.std = self.spread(search, knots, mean, weights)
-        search.mean = self.momentum * search.mean + (1 - self.momentum) * mean
-        search.stats["ess"] = float(1.0 / weights.square().sum())
+        knots = self.knots(rows)
+        mean = average(weights, knots)
+        std = self.spread(search, knots, mean, weights)
+        search.mean = torch.where(alive, mean.lerp_(search.mean, self.momentum), search.mean)
+        search.std = torch.where(alive, std, search.std)
+        search.figures["ess"] = torch.dot(weights, weights).reciprocal_()
 
-    def choose(self, search: Search, problem: Problem) -> tuple[torch.Tensor, float]:
-        """The row [1, H, A] to play, and its cost."""
+    def close(self, search: Search, problem: Problem) -> None:
+        """Score the refitted mean if it may be played, and put what the search leaves into the record."""
+        if self.execute == "mean":
+            self.record.mean.copy_(self.space.limit(self.rows(search.mean)[None], problem.last))
+            self.record.mean_cost.copy_(self.score(self.record.mean, problem))
+        self.record.close(search.kept, search.std, list(search.figures.values()))
+
+    def choose(self, problem: Problem, summary: Summary, done: int) -> tuple[torch.Tensor, float]:
+        """The row [1, H, A] to play, and its cost, after `done` iterations."""
+        best = self.record.best[summary.turn, None], summary.cost
         if self.execute == "best":
-            return search.best[None], search.best_cost
-        mean = self.space.limit((self.matrix @ search.mean)[None], problem.last)
-        costs = torch.cat([self.score(mean, problem), search.fixed_costs])
-        search.stats["rollouts"] += 1
-        least = int(costs.argmin())
-        if not math.isfinite(float(costs[least])):
-            return search.best[None], search.best_cost
-        rows = torch.cat([mean, self.space.limit(problem.fixed, problem.last)])
-        return rows[least, None], float(costs[least])
+            return best
+        costs = torch.cat([self.record.mean_cost, self.record.costs[done * self.turns - 1, : len(problem.fixed)]]).tolist()
+        cost = min(costs)
+        least = costs.index(cost)
+        if not math.isfinite(cost):
+            return best
+        return (problem.fixed[least - 1, None] if least else self.record.mean), cost
 
-    def _answer(self, request: PlanRequest, problem: Problem, search: Search, row: torch.Tensor, cost: float, verdict: Verdict,
+    def source(self, problem: Problem, summary: Summary) -> str:
+        """The proposal source that the best candidate came from; kept ones of the last plan were candidates at first only."""
+        known = problem.names if summary.turn == 0 else problem.names[: len(problem.fixed)]
+        return known[summary.winner] if summary.winner < len(known) else "explore"
+
+    def _answer(self, request: PlanRequest, problem: Problem, kept: int, summary: Summary, stats: dict[str, float], verdict: Verdict,
                 done: int, begin: float) -> Plan:
         trainer = self.spec.trainer
+        row, cost = self.choose(problem, summary, done)
         noise = trainer.noise * math.exp(-request.experience_s / trainer.noise_fade_s)
         sent = self.sent(row, problem)
         if noise > 1e-3:
-            sent = self.space.limit(sent + noise * self.explore[request.seq % len(self.explore)], problem.last)
-        actions = self.space.physical(sent)[0].numpy().astype(np.float64)
-        carry = torch.cat([row, search.kept]).numpy().astype(np.float64)
+            sent = sent + noise * self.explore[request.seq % len(self.explore)]
+        actions = self.space.commands(self.space.limit(sent, problem.last))[0].numpy().astype(np.float64)
+        carry = torch.cat([row, self.record.kept[:kept]]).numpy().astype(np.float64)
         return Plan(request.seq, request.apply_time, self.spec.model_dt, actions, cost, verdict, self.model.version, done,
-                    self.clock() - begin, search.best_source, carry, self._stats(search))
+                    self.clock() - begin, self.source(problem, summary), carry, stats)
 
-    def _fallback(self, request: PlanRequest, previous: Plan | None, search: Search, done: int, begin: float) -> Plan:
+    def _fallback(self, request: PlanRequest, previous: Plan | None, stats: dict[str, float], done: int, begin: float) -> Plan:
         """The last plan as it stands: it is not stretched, so that it runs out at its own end; without one, do nothing."""
         if previous is None:
             still = self.space.zero.expand(1, self.horizon, -1)
@@ -303,11 +345,13 @@ class SamplingPlanner(ABC):
             previous = Plan(request.seq, request.apply_time, self.spec.model_dt, actions, math.inf, Verdict.FALLBACK, 0, done, 0.0,
                             "nominal", carry)
         return dataclasses.replace(previous, seq=request.seq, cost=math.inf, verdict=Verdict.FALLBACK, model_version=self.model.version,
-                                   iterations=done, latency_s=self.clock() - begin, winner="nominal", stats=self._stats(search))
+                                   iterations=done, latency_s=self.clock() - begin, winner="nominal", stats=stats)
 
-    @staticmethod
-    def _stats(search: Search) -> dict[str, float]:
-        return {**search.stats, "best_cost": search.best_cost, "std": float(search.std.mean())}
+    def _stats(self, search: Search, summary: Summary) -> dict[str, float]:
+        figures = dict(zip(["std", *search.figures], self.record.figures.tolist(), strict=False))
+        closing = self.execute == "mean"
+        return {"finite": summary.finite, "rollouts": float(summary.counts.sum() + closing), "best_cost": summary.cost,
+                **{name: value for name, value in figures.items() if math.isfinite(value)}}
 
 
 def build(spec: RobotSpec, model: Model, cost: Cost, seed: int) -> SamplingPlanner:

@@ -9,6 +9,7 @@ import torch
 
 from mbrl_control.models.base import Model
 from mbrl_control.planning.plan import PlanRequest
+from mbrl_control.planning.rollout import rollout
 from mbrl_control.robot import RobotSpec
 
 
@@ -69,10 +70,8 @@ class Delays:
             return state
         edges = request.state_time + np.append(np.arange(steps) * model.dt, lead)
         actions = torch.as_tensor(commands_in_effect(request, edges, self.axes, self.zero), dtype=torch.float32)
-        for k in range(steps):
-            ahead = model.step(state.expand(model.members, 1, -1), actions[None, k]).state.mean(0)[0]
-            state = self._part_way(state, ahead, min(1.0, lead / model.dt - k), model.dt)
-        return state
+        path = rollout(model, state, actions[None], "mean")[0, 0]
+        return self._part_way(path[-2], path[-1], min(1.0, lead / model.dt - steps + 1), model.dt)
 
     def _part_way(self, state: torch.Tensor, ahead: torch.Tensor, part: float, dt: float) -> torch.Tensor:
         if part > 1 - 1e-6:

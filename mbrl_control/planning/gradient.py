@@ -14,6 +14,7 @@ from mbrl_control.errors import UserError
 from mbrl_control.models.base import Model
 from mbrl_control.planning import weighting
 from mbrl_control.planning.base import Problem, SamplingPlanner, Search
+from mbrl_control.planning.record import Shape, Summary
 from mbrl_control.robot import RobotSpec
 
 
@@ -67,6 +68,7 @@ class Gradient(SamplingPlanner):
             raise UserError(f"planning 'gradient': model '{spec.model.kind}' cannot be differentiated; set planner.options.gradients = "
                             "'differences' (with few knots), or choose another planner (icem, mppi, cem)")
         self.options = options
+        self.turns = options.steps
         super().__init__(spec, model, cost, seed, beta=options.beta, init_std=options.init_std, execute="best")
         self._knots, self._adam = torch.empty(0), Adam(options.rate, torch.empty(0), torch.empty(0))
 
@@ -74,22 +76,34 @@ class Gradient(SamplingPlanner):
         """The best one."""
         return weighting.one_hot(costs)
 
+    def shape(self, problem: Problem, search: Search, iterations: int) -> Shape:
+        """See `SamplingPlanner.shape`; the fixed rows are there as they are and as they become."""
+        rows = 2 * len(problem.fixed) + self.candidates
+        return Shape(iterations * self.turns, rows, len(search.kept), self.horizon, self.spec.action_dim)
+
+    def source(self, problem: Problem, summary: Summary) -> str:
+        """See `SamplingPlanner.source`."""
+        fixed = len(problem.fixed)
+        return problem.names[summary.winner % fixed] if summary.winner < 2 * fixed else "explore"
+
     def iterate(self, search: Search, problem: Problem, i: int, final: bool) -> None:
         """Some steps of Adam; the fixed rows stay candidates as they are besides."""
         if i == 0:
-            noise = self.bank[problem.seq * self.iterations % len(self.bank), : self.candidates]
-            self._knots = torch.cat([self.inverse @ problem.fixed, self.sample(search, noise).clamp(-1.0, 1.0)])
+            self._knots = torch.cat([self.knots(problem.fixed), self.sample(search, self.noise(problem, 0)).clamp(-1.0, 1.0)])
             self._adam = Adam(self.options.rate, torch.zeros_like(self._knots), torch.zeros_like(self._knots))
-        for _ in range(self.options.steps):
+        for step in range(self.turns):
             rows, costs, slope = self._slope(self._knots, problem)
-            self.note(search, problem, rows, costs, problem.names * 2)
-            search.stats["rollouts"] += self._knots.numel() if self.options.gradients == "differences" else 0
+            self.record.note(i * self.turns + step, rows, costs)
             self._knots = self._adam.step(self._knots, slope.nan_to_num(0.0, 0.0, 0.0)).clamp(-1.0, 1.0)
-        search.mean = self.inverse @ search.best
 
     def _rows(self, knots: torch.Tensor, problem: Problem) -> torch.Tensor:
         """The fixed rows [R, H, A], and after them the limited rows [M, H, A] of knots [M, K, A]."""
-        return torch.cat([problem.fixed, self.space.limit(self.matrix @ knots, problem.last)])
+        return torch.cat([problem.fixed, self.space.limit(self.rows(knots), problem.last)])
+
+    def _stats(self, search: Search, summary: Summary) -> dict[str, float]:
+        stats = super()._stats(search, summary)
+        stats["rollouts"] += len(summary.counts) * self._knots.numel() if self.options.gradients == "differences" else 0
+        return stats
 
     def _slope(self, knots: torch.Tensor, problem: Problem) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """The rows of knots [M, K, A], their costs [R + M], and the gradient of the last M of these by the knots [M, K, A]."""

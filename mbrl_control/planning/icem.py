@@ -45,6 +45,7 @@ class ICEM(SamplingPlanner):
 
     def __init__(self, spec: RobotSpec, model: Model, cost: Cost, seed: int, options: Options) -> None:
         self.options = options
+        self.keeps = int(options.keep * options.elites)
         super().__init__(spec, model, cost, seed, beta=options.beta, init_std=options.init_std, min_std=options.min_std,
                          momentum=options.momentum, execute=options.execute)
 
@@ -58,8 +59,7 @@ class ICEM(SamplingPlanner):
 
     def carry(self, rows: torch.Tensor, costs: torch.Tensor) -> torch.Tensor:
         """The best `keep` share of the elites; they are scored again, so luck is not kept."""
-        count = min(int(self.options.keep * self.options.elites), len(costs))
-        return rows[costs.topk(count, largest=False).indices]
+        return rows.index_select(0, costs.topk(min(self.keeps, len(costs)), largest=False).indices)
 
     def revive(self, kept: torch.Tensor, nominal: torch.Tensor, cells: int) -> torch.Tensor:
         """Fresh last actions for the elites of the last plan, drawn around the nominal's (section 3.2)."""

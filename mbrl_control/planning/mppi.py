@@ -45,8 +45,10 @@ class MPPI(SamplingPlanner):
 
     def weights(self, search: Search, costs: torch.Tensor) -> torch.Tensor:
         """Softmax; reports the temperature."""
-        temperature = self.options.temperature or weighting.temperature_for(costs, max(1.0, self.options.ess * len(costs)))
-        search.stats["temperature"] = temperature
+        fixed = self.options.temperature
+        temperature = (torch.full_like(costs[0], fixed) if fixed
+                       else weighting.temperature_for(costs, max(1.0, self.options.ess * len(costs))))
+        search.figures["temperature"] = temperature
         return weighting.softmax(costs, temperature)
 
     def spread(self, search: Search, knots: torch.Tensor, mean: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:

@@ -103,5 +103,7 @@ def shift(rows: np.ndarray, dt: float, elapsed: float) -> np.ndarray:
     whole = int(np.floor(cells + 1e-9))
     part = max(cells - whole, 0.0)
     index = np.minimum(np.arange(horizon) + whole, horizon - 1)
+    if not part:
+        return rows[:, index]
     after = np.minimum(index + 1, horizon - 1)
     return np.asarray((1.0 - part) * rows[:, index] + part * rows[:, after])
