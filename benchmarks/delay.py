@@ -28,7 +28,7 @@ from matplotlib.figure import Figure
 from mbrl_control import robot
 from mbrl_control.costs import base as costs
 from mbrl_control.planning import base as planning
-from mbrl_control.planning.plan import Plan, PlanRequest
+from mbrl_control.planning.plan import PlanRequest
 from mbrl_control.robot import RobotSpec
 from mbrl_control.stack import report
 from mbrl_sim.plant import MujocoPlant
@@ -172,8 +172,9 @@ def main() -> None:
         print(f"{row['robot']:10} {row['case']:12} {row['solved']:>3}/{row['seeds']:<3} {row['cost']:8.4f} {row['late_cost']:8.4f} "
               f"{row['over_none']:7.3f} {row['over_none_error'] or 0:6.3f}")
     if args.json:
-        args.json.write_text(json.dumps({"schema": 1, "command": "delay", "periods": args.periods, "seconds": args.seconds,
-                                         "machine": report.machine(), "table": rows, "episodes": [asdict(r) for r in results]}, indent=1) + "\n")
+        figures = {"schema": 1, "command": "delay", "periods": args.periods, "seconds": args.seconds, "machine": report.machine(),
+                   "table": rows, "episodes": [asdict(r) for r in results]}
+        args.json.write_text(json.dumps(figures, indent=1) + "\n")
     if args.picture:
         draw(rows, args.picture)
 

@@ -2,6 +2,7 @@
 
     python benchmarks/planning.py --problem P1 --threads 1 --json planning.json
     python benchmarks/planning.py --problem P1 --mbrl-python mbrl-env/bin/python    # with mbrl-lib, see peer_mbrl_lib.py
+    python benchmarks/planning.py --problem P1 --only ours products --core 0 --trainer-core 1    # beside a trainer at full load
     python benchmarks/planning.py --problem P2 --device cuda --json planning.json
     python benchmarks/planning.py --curves --picture planning.png --json curves.json
 
@@ -23,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import curves
+import load
 import numpy as np
 import peers
 import torch
@@ -223,6 +225,16 @@ def show(console: Console, title: str, times: dict[str, np.ndarray], figures: di
             console.print(f"{name.removesuffix('_ms')} is missing: {reason}.")
 
 
+def beside_a_trainer(entries: Field, alone: dict[str, np.ndarray], repeats: int, core: int, console: Console) -> dict[str, Any]:
+    """Time ours again with a trainer at full load on another core; p99 beside the median without it."""
+    with load.busy_trainer(core):
+        times = measure(Field({"ours": entries.competitors["ours"]}), repeats)["ours"]
+    ratio = float(np.percentile(times, 99) / np.median(alone["ours"]))
+    console.print(f"With a trainer at full load on core {core}: median {np.median(times):.2f} ms, p99 {np.percentile(times, 99):.2f} ms, "
+                  f"most {times.max():.2f} ms; p99 is {ratio:.2f} times the median without it.")
+    return {"ours_loaded_ms": report.quantiles(times.tolist()), "ours_loaded_p99_over_median": ratio, "trainer_core": core}
+
+
 def compete(args: argparse.Namespace, console: Console) -> dict[str, Any]:
     """Check, time and show one problem; gives the report."""
     problem = PROBLEMS[args.problem]
@@ -239,6 +251,7 @@ def compete(args: argparse.Namespace, console: Console) -> dict[str, Any]:
         times = measure(entries, repeats)
         figures = figures_of(problem, entries, times)
         size = f"E={problem.members} N={problem.candidates} H={problem.horizon} hidden {'x'.join(map(str, problem.hidden))}"
+        figures |= beside_a_trainer(entries, times, repeats, args.trainer_core, console) if args.trainer_core is not None else {}
         show(console, f"{args.problem}: {size}, {problem.gflop:.2f} GFLOP; {repeats} rounds, {args.threads} thread(s), {args.device}",
              times, figures)
     finally:
@@ -276,6 +289,7 @@ def arguments(given: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--problem", choices=list(PROBLEMS), default="P1", help="`tiny` only tries out whether everything runs")
     parser.add_argument("--threads", type=int, default=1, help="of torch, here and in mbrl-lib's process")
     parser.add_argument("--core", type=int, help="processor core to stay on, here and in mbrl-lib's process")
+    parser.add_argument("--trainer-core", type=int, help="time ours again beside a trainer at full load on this core")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--dtype", choices=("bfloat16", "float32"), default="bfloat16", help="of our hidden layers in `ours_ms`")
     parser.add_argument("--planner", choices=("icem", "cem"), default="icem", help="ours; the population is the same in all iterations")
