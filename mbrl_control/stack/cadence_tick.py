@@ -8,6 +8,7 @@ import json
 import os
 import signal
 import time
+from array import array
 from collections import Counter
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,6 +21,7 @@ from mbrl_control.priority import cores_for, freeze_garbage, pin, real_time
 from mbrl_control.robot import RobotSpec
 from mbrl_control.runtime.cadence import Cadence
 from mbrl_control.runtime.controller import Controller, Link, Mode
+from mbrl_control.runtime.layout import WINNERS
 from mbrl_control.runtime.mailbox import Mailbox
 from mbrl_control.runtime.process_link import ProcessLink
 from mbrl_control.stack import bench_plant
@@ -29,6 +31,7 @@ PROGRESS = ("ticks", "missed", "worst_us", "plans", "version", "reused")
 LOOK_S = 1.0
 FIRST_PLAN_S = 60.0
 PRIORITY = 40
+MOST_MISSES = 1000
 
 
 class PlanNote(NamedTuple):
@@ -58,7 +61,24 @@ class NotingLink:
 
     def __init__(self, link: Link) -> None:
         self._link = link
-        self.notes: list[PlanNote] = []
+        # Plain numbers: hundreds of thousands of objects would make the garbage collection of every second take milliseconds.
+        self._numbers = array("d")
+
+    @property
+    def count(self) -> int:
+        """Plans so far."""
+        return len(self._numbers) // len(PlanNote._fields)
+
+    @property
+    def version(self) -> int:
+        """Of the newest plan's model; 0 before."""
+        return int(self._numbers[-2]) if self._numbers else 0
+
+    def notes(self) -> list[PlanNote]:
+        """One for each plan, in order."""
+        rows = np.array(self._numbers).reshape(-1, len(PlanNote._fields)).tolist()
+        return [PlanNote(at, Verdict(int(verdict)), latency, int(version), WINNERS[int(winner)])
+                for at, verdict, latency, version, winner in rows]
 
     def send(self, request: PlanRequest) -> None:
         """See `Link.send`."""
@@ -68,7 +88,7 @@ class NotingLink:
         """See `Link.receive`."""
         plan = self._link.receive(now)
         if plan is not None and plan.seq >= 0:
-            self.notes.append(PlanNote(now, plan.verdict, plan.latency_s, plan.model_version, plan.winner))
+            self._numbers.extend((now, plan.verdict, plan.latency_s, plan.model_version, WINNERS.index(plan.winner)))
         return plan
 
 
@@ -88,13 +108,15 @@ class Ticks:
         self.cadence = Cadence(spec.tick_s)
         self.misses: list[tuple[float, int]] = []
         self.modes: Counter[Mode] = Counter()
-        self.work_s: list[float] = []
+        self.began = 0.0
+        self._work_s = array("d")
         self.worst_s = 0.0
         plant.reset(np.random.default_rng([seed, 0x9147]))
 
     def begin(self) -> None:
         """Deadlines count from now."""
         self.cadence = Cadence(self.spec.tick_s)
+        self.began = self.cadence.next
 
     def tick(self) -> None:
         """Wait for the next deadline, then decide and drive the plant for a period."""
@@ -108,23 +130,24 @@ class Ticks:
         decision = self.core.tick(now)
         self.modes[decision.mode] += 1
         self.worst_s = max(self.worst_s, woken - deadline)
-        self.work_s.append(time.monotonic() - woken)
+        self._work_s.append(time.monotonic() - woken)
         self.plant.step(decision.command, self.spec.tick_s)
 
     def progress(self) -> np.ndarray:
         """Numbers in the order of PROGRESS; the greatest lateness is that since the last call."""
-        notes, worst, self.worst_s = self.link.notes, self.worst_s, 0.0
-        version = notes[-1].version if notes else 0
-        return np.array([self.cadence.ticks, self.cadence.missed, 1e6 * worst, len(notes), version, self.core.reused], dtype=float)
+        worst, self.worst_s = self.worst_s, 0.0
+        return np.array([self.cadence.ticks, self.cadence.missed, 1e6 * worst, self.link.count, self.link.version, self.core.reused],
+                        dtype=float)
 
     def result(self) -> dict[str, Any]:
         """Everything, as JSON values."""
-        cadence, work = self.cadence, 1e6 * np.asarray(self.work_s or [0.0])
+        cadence, work = self.cadence, 1e6 * np.array(self._work_s or [0.0])
         return {
             "cadence": {"rate_hz": self.spec.rate_hz, "ticks": cadence.ticks, "missed": cadence.missed,
+                        "missed_at_s": [(at - self.began, count) for at, count in self.misses[:MOST_MISSES]],
                         "lateness_us": cadence.lateness_us(),
                         "work_us": {"p50": float(np.median(work)), "p99": float(np.percentile(work, 99)), "max": float(work.max())}},
-            "misses": self.misses, "plans": [list(note) for note in self.link.notes], "reused": self.core.reused,
+            "misses": self.misses, "plans": [list(note) for note in self.link.notes()], "reused": self.core.reused,
             "modes": {mode.name: count for mode, count in sorted(self.modes.items())},
         }
 
