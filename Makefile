@@ -3,6 +3,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 SOAK_S ?= 3600
+CADENCE_MIN ?= 10
 COMMA := ,
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
@@ -16,7 +17,7 @@ SYSTEM_ROS := $(shell test -n "$$ROS_DISTRO" && $(PYTHON) -c "import rclpy" 2>/d
 EXTRAS := $(if $(SYSTEM_ROS),,ros$(COMMA))bench,dev
 VENV_FLAGS := $(if $(SYSTEM_ROS),--system-site-packages)
 
-.PHONY: demo test lint verify soak clean install
+.PHONY: demo test lint verify soak cadence clean install
 .DEFAULT_GOAL := demo
 
 install: $(STAMP)
@@ -51,6 +52,11 @@ verify: $(STAMP)
 
 soak: $(STAMP)
 	$(BIN)/mbrl demo --duration $(SOAK_S)
+
+# Ticks on time beside planner, trainer at full load and model swaps, bound to cores and not: six parts of CADENCE_MIN minutes.
+cadence: $(STAMP)
+	mkdir -p runs
+	$(BIN)/mbrl bench cadence --minutes $(CADENCE_MIN) --rates 50,100,200 --compare-pinning --json runs/cadence.json
 
 clean:
 	rm -rf $(VENV) build install log .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info $(ROS_PACKAGE)/*.egg-info $(ROS_PACKAGE)/build

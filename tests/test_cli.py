@@ -14,8 +14,10 @@ from typer.testing import CliRunner
 
 from mbrl_control import cli, robot
 from mbrl_control.errors import UserError
+from mbrl_control.runtime import plan_timer
+from mbrl_control.stack import live_run
 
-COMMANDS = ("demo", "control", "sim", "record", "train", "fit", "evaluate", "replay", "info")
+COMMANDS = ("demo", "control", "sim", "record", "train", "fit", "evaluate", "replay", "bench", "info")
 CART = """
 name: cart
 rate_hz: 50
@@ -76,7 +78,7 @@ def test_help(command):
     assert "Usage:" in text
     if command is None:
         assert all(c in text for c in COMMANDS)
-    elif command not in ("replay",):
+    elif command not in ("replay", "bench"):
         assert "--json" in text
 
 
@@ -145,6 +147,17 @@ def test_malformed_robots(tmp_path, text, named, command):
     code, told = mbrl(*command, "--robot", tmp_path / "bad.yaml")
     assert code == 2
     assert named in told
+    assert list((tmp_path / "work").iterdir()) == []
+
+
+@pytest.mark.parametrize("command", ["demo", "control"])
+def test_a_planner_that_cannot_keep_its_rate_is_told_before_anything_starts(tmp_path, monkeypatch, command):
+    monkeypatch.setattr(plan_timer, "PlanTimer", lambda: lambda spec, iterations: 0.04 * iterations * spec.planner.candidates / 128)
+    monkeypatch.setattr(live_run, "require_ros", lambda: None)
+    code, text = mbrl(command, "--robot", "cartpole")
+    assert code == 2
+    assert "one iteration takes 40 ms on this machine, 16 ms are allowed" in text
+    assert "a whole plan fits with candidates = 17, or with plan_hz = 6.25" in text  # 128 x 16 / 120; 120 / 0.8 = 150 ms: eight ticks
     assert list((tmp_path / "work").iterdir()) == []
 
 

@@ -41,7 +41,10 @@ def test_commands_and_options_in_the_readme_exist():
     said = re.findall(r"^    (?:\.venv/bin/)?mbrl (\w+)(.*?)(?:#.*)?$", (ROOT / "README.md").read_text("utf-8"), re.M)
     assert {name for name, _ in said} >= {"demo", "fit", "evaluate", "control", "replay", "train"}
     for name, rest in said:
-        known = {o for p in commands[name].params for o in (*p.opts, *p.secondary_opts)}
+        command = commands[name]
+        if hasattr(command, "commands"):
+            command = command.commands[rest.split()[0]]
+        known = {o for p in command.params for o in (*p.opts, *p.secondary_opts)}
         for option in re.findall(r"(?<!\S)(--?[a-z][a-z-]*)", rest):
             assert option in known, (name, option)
 

@@ -10,6 +10,7 @@ import pytest
 from matplotlib import pyplot as plt
 
 from mbrl_control import robot
+from mbrl_control.planning.plan import Plan, Verdict
 from mbrl_control.runtime.controller import Mode
 from mbrl_control.stack import lockstep, picture, plants, report
 from mbrl_control.stack.run_log import RunLog
@@ -114,7 +115,7 @@ INSIDE = {
     "machine": {"cores": int, "cpu": str, "gpu": (str, type(None))},
     "cadence": {"rate_hz": float, "ticks": int, "missed": int, "lateness_us": (dict, type(None))},
     "planner": {"kind": str, "candidates": int, "horizon": int, "iterations": int, "device": str, "dtype": str, "plans": int, "late": int,
-                "reused": int, "latency_ms": dict, "winners": dict},
+                "met": int, "early_stop": int, "reused": int, "fallback": int, "latency_ms": dict, "winners": dict},
     "trainer": {"refits": int, "published": int, "rejected": int, "refit_s": dict, "transitions": int},
     "swaps": {"accepted": int, "rolled_back": int, "missed_ticks_during": int},
 }
@@ -136,11 +137,32 @@ def test_the_report_has_every_key_in_the_right_type_and_is_json_for_anybody(tmp_
     assert set(found["trainer"]["refit_s"]) >= {"p50", "max"}
     assert set(found["planner"]["winners"]) == {"nominal", "explore", "mbpo", "dreamer", "hold"}
     assert set(found["episodes"][0]) >= {"start_s", "experience_s", "return", "solved"}
+    assert found["planner"]["plans"] == found["planner"]["met"] > 0  # in lockstep no plan is stopped by a clock
     assert found["planner"]["plans"] == len(log.plans) == sum(found["planner"]["winners"].values())
     assert found["trainer"]["published"] + found["trainer"]["rejected"] == found["trainer"]["refits"] == len(log.refits)
     assert found["episodes"][0]["return"] == pytest.approx(-sum(log.cost))
     assert found["note"] is None
     assert [p.name for p in (tmp_path / "deep").iterdir()] == ["report.json"]
+
+
+def test_a_planner_slower_than_its_period_reuses_plans(tmp_path, finished):
+    assert finished[1].reused == 0
+    spec, log = run(tmp_path, plan_latency_s=1.5 / finished[0].plan_hz)
+    # a plan takes one and a half periods: every second request finds the planner busy, and the period after it has no new plan
+    active = sum(mode == Mode.ACTIVE for mode in log.mode) * spec.plan_hz / spec.rate_hz
+    assert log.reused == pytest.approx(active / 2, abs=2)
+    assert report.build(spec, log, command="test", seed=0, wall_s=0.0, cadence={})["planner"]["reused"] == log.reused
+
+
+def test_verdicts_are_counted():
+    spec, log = small(), RunLog(reused=4)
+    rows = np.zeros((1, 1))
+    for verdict, count in ((Verdict.MET, 3), (Verdict.EARLY_STOP, 2), (Verdict.FALLBACK, 1)):
+        log.plans += count * [Plan(0, 0.0, 0.1, rows, 0.0, verdict, 1, 1, 0.01, "hold", rows[None])]
+    planner = report.build(spec, log, command="test", seed=0, wall_s=0.0, cadence={})["planner"]
+    assert [planner[key] for key in ("plans", "met", "early_stop", "fallback", "reused")] == [6, 3, 2, 1, 4]
+    log.reused = None  # a controller that was killed could not tell
+    assert report.build(spec, log, command="test", seed=0, wall_s=0.0, cadence={})["planner"]["reused"] is None
 
 
 def test_reports_of_nothing_and_of_faults():

@@ -15,7 +15,7 @@ from mbrl_control.errors import UserError
 from mbrl_control.part_checks import check_parts
 
 if TYPE_CHECKING:  # these import torch and matplotlib, which --help must not wait for
-    from mbrl_control.stack.live_run import LiveSettings
+    from mbrl_control.stack.live_run import LiveSettings, Prepared
     from mbrl_control.stack.lockstep import Settings
     from mbrl_control.stack.run_log import RunLog
 
@@ -137,19 +137,21 @@ def run_lockstep(robot_name: str, run_dir: Path, settings: Settings, plant: str,
     return out
 
 
-def run_live(settings: LiveSettings, command: str, prepared: bool = False) -> dict[str, Any]:
-    """Run as real processes; `prepared` when the run's folder was made ready before."""
+def run_live(settings: LiveSettings, command: str, prepared: Prepared | None = None) -> dict[str, Any]:
+    """Run as real processes; `prepared` when the run's folder was made ready before. A planner that will stop early is told of."""
     from rich.live import Live  # noqa: PLC0415
 
     from mbrl_control.stack import live, live_run  # noqa: PLC0415
 
-    spec = robot.load(settings.robot)
+    ready = prepared or live_run.prepare(settings)
+    if warning := ready.fit.demand():
+        console.print(f"warning: {warning}", highlight=False, markup=False)
     with Live(console=console, refresh_per_second=4, transient=True) as screen:
 
         def watch(log: RunLog) -> None:
-            screen.update(live.table(spec, log, settings.duration_s))
+            screen.update(live.table(ready.spec, log, settings.duration_s))
 
-        return live_run.run(settings, command, watch, prepared)
+        return live_run.run(settings, command, watch, ready)
 
 
 def add(app: typer.Typer) -> None:

@@ -37,10 +37,10 @@ def control(
     run_dir = (out or new_run_dir(spec.name)).absolute()
     given = snapshot.read(model / "model", spec.hash) if model is not None else None
     settings = live_run.LiveSettings(robot_name, run_dir, duration or 1e9, seed, sim=False, train=train)
+    prepared = live_run.prepare(settings)
     if given is not None:
-        live_run.prepare(settings)
         ModelStore(run_dir / "store").publish(given)
-    result = run_live(settings, f"mbrl control --robot {robot_name}", prepared=given is not None)
+    result = run_live(settings, f"mbrl control --robot {robot_name}", prepared)
     if json_path is not None:
         report.save(result, json_path)
     summary(result, run_dir, console)

@@ -28,9 +28,11 @@ def summary(report: dict[str, Any], run_dir: Path, console: Console) -> None:
     else:
         table.add_row("ticks", f"{cadence['ticks']} on a virtual clock")
     planner, trainer = report["planner"], report["trainer"]
+    reused = "unknown" if planner["reused"] is None else planner["reused"]
     latency = planner["latency_ms"]
     table.add_row("plans", f"{planner['plans']} by {planner['kind']}, latency p50 {latency['p50']:.1f} ms, p99 {latency['p99']:.1f} ms, "
-                           f"max {latency['max']:.1f} ms")
+                           f"max {latency['max']:.1f} ms; "
+                           f"{planner['early_stop']} stopped early, {planner['fallback']} fell back, {reused} periods without a new one")
     table.add_row("refits", f"{trainer['refits']}, {trainer['published']} published, {trainer['rejected']} refused; "
                             f"p50 {trainer['refit_s']['p50']:.2f} s, max {trainer['refit_s']['max']:.2f} s")
     for fault in report["faults"]:

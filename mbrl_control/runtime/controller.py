@@ -94,6 +94,9 @@ class Controller:
         link: to the planner.
         seed: of the excitation.
         lead_s: expected time from request to plan at first; later the measured one is used.
+
+    Attributes:
+        reused: plan periods, since reset, in which no new plan arrived and the last one was used on.
     """
 
     def __init__(self, spec: RobotSpec, link: Link, seed: int, lead_s: float = 0.02) -> None:
@@ -119,12 +122,14 @@ class Controller:
         self._fresh_ticks = 0
         self._seq = self._first_seq = 0
         self._strayed = 0
+        self.reused = 0
+        self._arrived = False
 
     def new_episode(self) -> None:
         """The robot was put back to its start: forget state, plans and history, keep what was experienced and the last command."""
-        ticks, seq, last = self._fresh_ticks, self._seq, self.last
+        ticks, seq, last, reused = self._fresh_ticks, self._seq, self.last, self.reused
         self.reset()
-        self._fresh_ticks, self.last = ticks, last
+        self._fresh_ticks, self.last, self.reused = ticks, last, reused
         self._seq = self._first_seq = seq
 
     @property
@@ -149,6 +154,8 @@ class Controller:
         self._fresh_ticks += int(fresh)
         self._strayed = self._strayed + 1 if fresh and self._outside() else 0
         if fresh and self._ticks % self._every == 0:
+            self.reused += int(not self._arrived and mode in (Mode.ACTIVE, Mode.DEGRADED))
+            self._arrived = False
             self._ask(now)
         self._ticks += 1
         nan = math.nan
@@ -187,6 +194,7 @@ class Controller:
     def _take_plans(self, now: float) -> None:
         plan = self.link.receive(now)
         if plan is not None and self._sound(plan):
+            self._arrived = True
             self._lead = min(max(0.95 * self._lead, plan.latency_s), self._most_lead)
             # Others wait for their start still: each is the past of those after it. One that would start later is superseded.
             self._waiting = [p for p in self._waiting if p.start < plan.start - 1e-9] + [plan]

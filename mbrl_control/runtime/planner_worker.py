@@ -22,6 +22,7 @@ from mbrl_control.planning import base as planning
 from mbrl_control.planning.plan import Plan, PlanRequest
 from mbrl_control.priority import freeze_garbage, pin
 from mbrl_control.robot import RobotSpec
+from mbrl_control.runtime.fit_check import BUDGET_SHARE
 from mbrl_control.runtime.layout import CARRY_ROWS, Layout
 from mbrl_control.runtime.mailbox import Mailbox
 from mbrl_control.store import ModelStore
@@ -70,10 +71,10 @@ class PlannerCore:
         request = PlanRequest(0, np.zeros(self.spec.state_dim), 0.0, self.spec.tick_s, np.zeros(0), np.zeros((0, self.spec.action_dim)))
         return max(self.planner.plan(request).latency_s for _ in range(rounds))
 
-    def plan(self, request: PlanRequest, budget_s: float | None = None) -> tuple[Plan, int]:
-        """A plan and the number of the plan that it started from."""
+    def plan(self, request: PlanRequest, budget_s: float | None = None, iterations: int | None = None) -> tuple[Plan, int]:
+        """A plan and the number of the plan that it started from; the arguments are those of the planner."""
         before = self.previous.seq if self.previous is not None else -1
-        plan = self.planner.plan(request, self.previous, budget_s)
+        plan = self.planner.plan(request, self.previous, budget_s, iterations)
         # What is not logged must not count, or a logged plan could not be made again.
         self.previous = replace(plan, carry=plan.carry[:CARRY_ROWS])
         return self.previous, before
@@ -112,7 +113,7 @@ def main() -> None:
     layout = Layout.of(spec)
     requests, plans = Mailbox(args.requests, layout.request_size), Mailbox(args.plans, layout.answer_size)
     core = PlannerCore(spec, ModelStore(args.store), args.seed)
-    budget = 0.8 / spec.plan_hz if args.anytime else None
+    budget = BUDGET_SHARE / spec.plan_hz if args.anytime else None
     frozen = False
     while True:
         core.swap()

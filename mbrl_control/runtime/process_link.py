@@ -38,9 +38,11 @@ class ProcessLink:
         seed: of the planner's noise.
         log: file for the worker's output.
         iterations_fixed: ignore the time budget (reproducible).
+        cores: that the worker is bound to; by default the planner's.
     """
 
-    def __init__(self, robot: str, spec: RobotSpec, store: Path, seed: int, log: Path | None = None, iterations_fixed: bool = True) -> None:
+    def __init__(self, robot: str, spec: RobotSpec, store: Path, seed: int, log: Path | None = None, iterations_fixed: bool = True,
+                 cores: list[int] | None = None) -> None:
         self.layout = Layout.of(spec)
         sweep()
         base = shared_folder() / f"mbrl-{os.getpid()}-{spec.name}-{time.monotonic_ns()}"
@@ -48,7 +50,7 @@ class ProcessLink:
         self._plans = Mailbox(base.with_name(base.name + "-plan.box"), self.layout.answer_size, create=True)
         self._command = [sys.executable, "-m", "mbrl_control.runtime.planner_worker", "--robot", robot, "--store", str(store), "--seed",
                          str(seed), "--requests", str(self._requests.path), "--plans", str(self._plans.path),
-                         "--cores", *map(str, cores_for("planner"))]
+                         "--cores", *map(str, cores or cores_for("planner"))]
         if not iterations_fixed:
             self._command.append("--anytime")
         self._log = log

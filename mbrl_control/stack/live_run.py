@@ -7,7 +7,7 @@ import shutil
 import signal
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,8 @@ from mbrl_control.data.tail import EpisodeTail
 from mbrl_control.errors import UserError
 from mbrl_control.part_checks import check_parts
 from mbrl_control.robot import RobotSpec
+from mbrl_control.runtime import plan_timer
+from mbrl_control.runtime.fit_check import Fit
 from mbrl_control.stack import picture, report
 from mbrl_control.stack.model_report import model_part
 from mbrl_control.stack.processes import Node, Processes, interrupt, require_ros, signals, wait_for
@@ -62,7 +64,7 @@ def nodes(settings: LiveSettings) -> list[Node]:
         out.append(Node("trainer", "mbrl_control_ros.trainer_node", {**common, **folders}))
     if settings.sim:
         out.append(Node("sim", "mbrl_control_ros.sim_node", {**common, **dict(settings.sim_parameters)}))
-    out.append(Node("controller", "mbrl_control_ros.controller_node", {**common, **folders, "autostart": "true"}))
+    out.append(Node("controller", "mbrl_control_ros.controller_node", {**common, **folders, "autostart": "true", "check_fit": "false"}))
     return out
 
 
@@ -72,35 +74,55 @@ def require_empty(run_dir: Path) -> None:
         raise UserError(f"{run_dir} is not an empty folder; name a new one with --out")
 
 
-def prepare(settings: LiveSettings) -> RobotSpec:
-    """Check everything that can be checked before a process is started."""
+@dataclass(frozen=True)
+class Prepared:
+    """A run that may begin: its folder is made, and its planner keeps its rate on this machine.
+
+    Attributes:
+        spec: the robot.
+        fit: what its planner takes.
+    """
+
+    spec: RobotSpec
+    fit: Fit
+
+
+def prepare(settings: LiveSettings) -> Prepared:
+    """Check everything that can be checked before a process is started.
+
+    Raises:
+        UserError: something is missing, or not even one iteration of the planner fits into its period.
+    """
     spec = robot.load(settings.robot)
     if settings.sim and spec.sim is None:
         raise UserError(f"robot '{spec.name}' has no `sim` section, so nothing can be simulated; use `mbrl control` with the real robot")
     check_parts(spec)
     require_empty(settings.run_dir)
     require_ros()
+    fit = plan_timer.check(spec)
+    fit.demand()
     settings.run_dir.mkdir(parents=True, exist_ok=True)
     known = robot.shipped().get(settings.robot)
     shutil.copyfile(known or settings.robot, settings.run_dir / "robot.yaml")
     facts = {"schema": 1, "robot": settings.robot, "seed": settings.seed, "store": str(settings.store or settings.run_dir / "store")}
     (settings.run_dir / "run.json").write_text(json.dumps(facts) + "\n", "utf-8")
-    return spec
+    return Prepared(spec, fit)
 
 
-def run(settings: LiveSettings, command: str, watch: Watch | None = None, prepared: bool = False) -> dict[str, Any]:
+def run(settings: LiveSettings, command: str, watch: Watch | None = None, prepared: Prepared | None = None) -> dict[str, Any]:
     """Run to the end or to Ctrl-C, then write `report.json` and `picture.png`; both also after an interruption.
 
     Args:
         settings: see there.
         command: how the report names the run.
         watch: called four times a second.
-        prepared: `prepare` was called before.
+        prepared: what `prepare` gave, when it was called before.
 
     Raises:
         UserError: something is missing, or a process ended by itself.
     """
-    spec = robot.load(settings.robot) if prepared else prepare(settings)
+    ready = prepared or prepare(settings)
+    spec = ready.spec
     begin = time.monotonic()
     processes = Processes(nodes(settings), settings.run_dir)
     reader = RunReader(spec, settings.run_dir)
@@ -129,7 +151,8 @@ def run(settings: LiveSettings, command: str, watch: Watch | None = None, prepar
         processes.stop()
         signals(signal.SIG_DFL)
     return finish(spec, reader, settings, command, time.monotonic() - begin,
-                  {"interrupted": interrupted, "trainer_restarts": restarts, "ended_early": {n: processes.last_words(n) for n in ended}})
+                  {"interrupted": interrupted, "plan_fit": asdict(ready.fit),
+                   "trainer_restarts": restarts, "ended_early": {n: processes.last_words(n) for n in ended}})
 
 
 def finish(spec: RobotSpec, reader: RunReader, settings: LiveSettings, command: str, wall_s: float,
@@ -137,6 +160,7 @@ def finish(spec: RobotSpec, reader: RunReader, settings: LiveSettings, command: 
     """Report and picture of what was recorded."""
     log = reader.poll()
     left = reader.controller()
+    log.reused = left.get("plans_reused")
     cadence = left.get("cadence", {"rate_hz": spec.rate_hz, "ticks": len(log.time), "missed": None, "lateness_us": None})
     tail = EpisodeTail(settings.run_dir / "bag", spec)
     tail.poll()

@@ -164,6 +164,7 @@ class Lockstep:
             self.controller.on_state(now, state)
             decision = self.controller.tick(now)
             log.add(now, state, decision.command, decision.mode, decision.model_version)
+            log.reused = self.controller.reused
             arrived = self.plant.step(decision.command, tick)
             log.cost.append(self._stage_cost(arrived, decision.command))
             if k % 5 == 4:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mbrl_control.errors import UserError
 from mbrl_control.robot import RobotSpec
-from mbrl_control.stack.lockstep import Plant
+
+if TYPE_CHECKING:  # it imports torch, which a tick that drives a plant must not
+    from mbrl_control.stack.lockstep import Plant
 
 GROUP = "mbrl_control.plants"
 

@@ -7,12 +7,13 @@ import math
 import os
 import platform
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
-from mbrl_control.planning.plan import Plan, Verdict
+from mbrl_control.planning.plan import Verdict
 from mbrl_control.robot import RobotSpec
 from mbrl_control.runtime.controller import REASONS, Mode
 from mbrl_control.runtime.layout import WINNERS
@@ -42,13 +43,32 @@ def quantiles(values: list[float], scale: float = 1.0) -> dict[str, float]:
     return {"p50": float(np.percentile(array, 50)), "p99": float(np.percentile(array, 99)), "max": float(array.max())}
 
 
-def planner_part(spec: RobotSpec, plans: list[Plan], late: int) -> dict[str, Any]:
-    """The report's `planner`."""
+class PlanFigures(Protocol):
+    """What a report tells of a plan; see `mbrl_control.planning.plan.Plan`."""
+
+    @property
+    def verdict(self) -> Verdict:
+        """How it came about."""
+        ...
+
+    @property
+    def latency_s(self) -> float:
+        """Seconds that it took."""
+        ...
+
+    @property
+    def winner(self) -> str:
+        """Source of what it plays."""
+        ...
+
+
+def planner_part(spec: RobotSpec, plans: Sequence[PlanFigures], late: int, reused: int | None) -> dict[str, Any]:
+    """The report's `planner`: `met`, `early_stop` and `fallback` count plans, `reused` plan periods without a new one (None: not known)."""
     p = spec.planner
-    wins = Counter(plan.winner for plan in plans)
+    wins, verdicts = Counter(plan.winner for plan in plans), Counter(plan.verdict for plan in plans)
     return {"kind": p.kind, "candidates": p.candidates, "horizon": p.horizon, "iterations": p.iterations, "device": "cpu", "dtype": p.dtype,
-            "plans": len(plans), "late": late, "reused": sum(plan.verdict == Verdict.REUSED for plan in plans),
-            "fallback": sum(plan.verdict == Verdict.FALLBACK for plan in plans),
+            "plans": len(plans), "late": late, "met": verdicts[Verdict.MET], "early_stop": verdicts[Verdict.EARLY_STOP], "reused": reused,
+            "fallback": verdicts[Verdict.FALLBACK],
             "latency_ms": quantiles([plan.latency_s for plan in plans], 1e3), "winners": {w: wins.get(w, 0) for w in WINNERS}}
 
 
@@ -80,7 +100,7 @@ def build(spec: RobotSpec, log: RunLog, *, command: str, seed: int, wall_s: floa
     published = [r for r in log.refits if r.version]
     return {
         "schema": 1, "command": command, "robot": spec.name, "seed": seed, "wall_s": wall_s, "machine": machine(), "cadence": cadence,
-        "planner": planner_part(spec, log.plans, late),
+        "planner": planner_part(spec, log.plans, late, log.reused),
         "trainer": {"refits": len(log.refits), "published": len(published), "rejected": len(log.refits) - len(published),
                     "refit_s": quantiles([r.seconds for r in log.refits]), "transitions": log.refits[-1].transitions if log.refits else 0,
                     "gate": [[r.experience_s, r.score, r.version] for r in log.refits]},

@@ -26,6 +26,7 @@ class RunLog:
         plans: every plan that arrived.
         refits: every refit.
         swaps: (time, version) of every model swap.
+        reused: plan periods in which no new plan arrived and the last one was used on; None when the controller could not tell.
     """
 
     time: list[float] = field(default_factory=list)
@@ -38,6 +39,7 @@ class RunLog:
     plans: list[Plan] = field(default_factory=list)
     refits: list[Refit] = field(default_factory=list)
     swaps: list[tuple[float, int]] = field(default_factory=list)
+    reused: int | None = 0
 
     def add(self, time: float, state: np.ndarray, command: np.ndarray, mode: int, version: int) -> None:
         """Add a tick."""

@@ -121,6 +121,25 @@ def test_a_wrong_robot_is_refused_at_configure_with_the_reason(probe, start, run
     assert str(wrong) in node.output
 
 
+def test_a_planner_that_cannot_keep_its_rate_is_refused_at_configure_with_what_would_fit(probe, start, run_dir, tmp_path):
+    data = yaml.safe_load(robot.shipped()["cartpole"].read_text())
+    data["planner"] |= {"candidates": 50_000, "horizon": 100}
+    slow = tmp_path / "slow.yaml"
+    slow.write_text(yaml.safe_dump(data))
+    node = start("controller_node", f"robot:={slow}", f"run_dir:={run_dir}")
+    probe.until(lambda: probe.node.get_node_names().count("controller"), "the node")
+    answer = probe.node.create_client(ChangeState, "controller/change_state")
+    probe.until(answer.service_is_ready, "the service")
+    future = answer.call_async(ChangeState.Request(transition=Transition(id=CONFIGURE)))
+    probe.until(future.done, "the answer", timeout_s=90.0)
+    assert not future.result().success
+    assert state(probe) == "unconfigured"
+    probe.until(lambda: "cannot keep its rate: one iteration takes" in node.output, "the reason in the log")
+    assert "16 ms are allowed (0.8 of the period of 50 plans per second)" in node.output
+    assert not run_dir.exists()  # no planner was started
+    assert "libtorch" not in Path(f"/proc/{node.process.pid}/maps").read_text()
+
+
 @pytest.fixture
 def active(probe, start, run_dir):
     """A controller that sends commands to a robot that speaks: (process, robot, commands, decisions)."""

@@ -73,7 +73,10 @@ def test_a_demo_whose_trainer_is_killed_goes_on_and_replays(mbrl, tmp_path):
     assert found["trainer_restarts"] == 1
     assert found["cadence"]["ticks"] >= 8 * 50 - 5
     assert set(found["cadence"]["lateness_us"]) == {"p50", "p99", "max"}
-    assert found["planner"]["plans"] > 20
+    planner = found["planner"]
+    assert planner["plans"] == planner["met"] + planner["early_stop"] + planner["fallback"] > 20
+    assert planner["reused"] >= 0
+    assert found["plan_fit"]["one_s"] <= found["plan_fit"]["allowed_s"] == pytest.approx(0.8 / 50)
     assert (out / "picture.png").stat().st_size > 20_000
     episodes = load_episodes(out / "bag", robot.load(out / "robot.yaml"))
     assert sum(e.duration for e in episodes) > 6.0

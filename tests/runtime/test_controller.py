@@ -136,6 +136,39 @@ def test_a_late_planner_is_told_and_its_last_plan_is_used_to_the_end_then_the_sa
     assert decisions[-1].mode == Mode.BRAKE
 
 
+def test_plan_periods_without_a_new_plan_are_counted_while_the_last_is_used_on():
+    link = FakeLink(latency_s=0.01)
+    controller = ready(link)
+    link.answer = constant(controller.spec)
+    drive(controller, 20)  # ten periods, each with its plan; in the first there was nothing to use
+    assert controller.reused == 0
+    link.answer = None
+    drive(controller, 10, begin=20)  # the plan asked for at tick 18 came before tick 20; periods end at ticks 20, 22, …, 28
+    assert controller.reused == 4
+    controller.new_episode()
+    assert controller.reused == 4
+    drive(controller, 10, begin=30)  # without a plan it is excitation, and nothing is used on
+    assert controller.reused == 4
+    drive(controller, 10, begin=40, states=False)
+    assert controller.reused == 4
+    controller.reset()
+    assert controller.reused == 0
+
+
+def test_plans_that_take_two_periods_leave_every_second_one_without():
+    link = FakeLink()
+    controller = ready(link)
+    busy = [False]
+
+    def every_second(request):
+        busy[0] = not busy[0]
+        return constant(controller.spec)(request) if busy[0] else None
+
+    link.answer = every_second
+    drive(controller, 41)  # asked at ticks 0, 2, …, 40; answered but for 2, 6, …, 38, whose periods end at 4, 8, …, 40
+    assert controller.reused == 10
+
+
 def test_a_plan_is_not_used_before_its_start():
     link = FakeLink()
     controller = ready(link)

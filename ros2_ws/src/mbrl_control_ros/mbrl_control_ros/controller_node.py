@@ -28,6 +28,7 @@ from mbrl_control.priority import cores_for, freeze_garbage, pin, real_time
 from mbrl_control.robot import RobotSpec
 from mbrl_control.runtime.cadence import Cadence
 from mbrl_control.runtime.controller import Controller, Decision
+from mbrl_control.runtime.fit_check import assess_in_child
 from mbrl_control.runtime.process_link import ProcessLink
 from mbrl_control.runtime.wind_down import wind_down
 from mbrl_control_ros import parameters, qos
@@ -76,6 +77,7 @@ class Loop:
         """Forget what is from before: a plan made then, states and commands; deadlines count from now."""
         self.link.receive(time.monotonic())
         self.core.new_episode()
+        self.core.reused = 0
         self.cadence = Cadence(self.spec.tick_s)
 
     def save_figures(self) -> None:
@@ -83,7 +85,8 @@ class Loop:
         late, cadence = self.cadence.lateness_us(), self.cadence
         figures = {"rate_hz": self.spec.rate_hz, "ticks": cadence.ticks, "missed": cadence.missed, "lateness_us": late}
         partial = self._run_dir / "controller.json.partial"
-        partial.write_text(json.dumps({"cadence": figures, "planner_restarts": self.link.restarts}) + "\n", "utf-8")
+        more = {"planner_restarts": self.link.restarts, "plans_reused": self.core.reused}
+        partial.write_text(json.dumps({"cadence": figures, **more}) + "\n", "utf-8")
         partial.replace(self._run_dir / "controller.json")
 
     def close(self) -> None:
@@ -161,6 +164,7 @@ class ControllerNode(LifecycleNode):
         self.store_dir = parameters.text(self, "store_dir", "folder of model snapshots; by default 'store' in run_dir", default="")
         self.seed = parameters.integer(self, "seed", 0, "seed of excitation and planner")
         self.anytime = parameters.flag(self, "anytime", True, "planner ends early when its time is up; false: always all iterations")
+        self.check_fit = parameters.flag(self, "check_fit", True, "configure fails when the planner cannot keep its rate on this machine")
         self.use_stamps = parameters.flag(self, "use_stamps", True, "age of a state from its header stamp; false: from its receipt")
         self.autostart = parameters.flag(self, "autostart", False, "configure at once, and activate with the first state")
         self._priority = parameters.integer(self, "realtime_priority", 40, "SCHED_FIFO priority of the tick; 0: leave as it is")
@@ -170,12 +174,13 @@ class ControllerNode(LifecycleNode):
         self.active = False
 
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Read the robot and start the planner's process; FAILURE with the reason in the log."""
+        """Read the robot, time its planner and start the planner's process; FAILURE with the reason in the log."""
         missing = [name for name, value in (("robot", self.source), ("run_dir", self.run_dir)) if not value]
         try:
             if missing:
                 raise UserError(f"parameter '{missing[0]}' is not set; set it with -p {missing[0]}:=... or in a parameter file under "
                                 "'/**/controller'")
+            self._check_planner()
             run_dir = Path(self.run_dir)
             self.loop = Loop(self, self.source, run_dir, Path(self.store_dir) if self.store_dir else run_dir / "store")
         except (UserError, OSError) as error:
@@ -183,6 +188,12 @@ class ControllerNode(LifecycleNode):
             return TransitionCallbackReturn.FAILURE
         self.get_logger().info(f"configured for {self.loop.spec.name} at {self.loop.spec.rate_hz:g} Hz")
         return super().on_configure(state)
+
+    def _check_planner(self) -> None:
+        """What the planner cannot do on this machine is told now, not found out while active."""
+        robot.load(self.source)
+        if self.check_fit and (warning := assess_in_child(self.source).demand(self.anytime)):
+            self.get_logger().warning(warning)
 
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Begin to send commands, from the next period on."""

@@ -1,0 +1,357 @@
+"""The cadence benchmark: the real tick, planner and trainer at chosen rates, with model swaps, with and without binding to cores."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from mbrl_control import robot, strict_yaml
+from mbrl_control.errors import UserError
+from mbrl_control.part_checks import check_parts
+from mbrl_control.planning.plan import Verdict
+from mbrl_control.priority import cores_for, pin
+from mbrl_control.robot import RobotSpec
+from mbrl_control.runtime.mailbox import Mailbox, shared_folder
+from mbrl_control.runtime.process_link import child_environment
+from mbrl_control.stack import bench_plant, report
+from mbrl_control.stack.cadence_load import save_episodes
+from mbrl_control.stack.cadence_tick import PROGRESS, PlanNote
+from mbrl_control.stack.processes import interrupt, signals
+from mbrl_control.store import ModelStore
+
+DATA_S = 60.0
+POLL_S = 0.25
+FIRST_MODEL_S = 180.0
+GRACE_S = 10.0
+START_S = 12.0
+"""Rough time from the start of a part to its first tick, for the estimate of the time left."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What is measured.
+
+    Attributes:
+        robot: shipped name or YAML path.
+        folder: for everything that it needs and leaves.
+        seconds: of ticks, for each part.
+        rates: Hz; each is a part, or two.
+        pinning: whether processes are bound to cores, for each part of a rate.
+        swap_every_s: seconds from one model swap to the next.
+        seed: of data, fits, excitation and planner.
+    """
+
+    robot: str
+    folder: Path
+    seconds: float
+    rates: tuple[float, ...]
+    pinning: tuple[bool, ...] = (True,)
+    swap_every_s: float = 5.0
+    seed: int = 0
+
+    def parts(self) -> list[tuple[float, bool]]:
+        """(rate, pinned) of each part."""
+        return [(rate, pinned) for rate in self.rates for pinned in self.pinning]
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where it stands.
+
+    Attributes:
+        rate_hz: rate of the part under way.
+        pinned: whether its processes are bound to cores.
+        done_s: seconds of ticks so far; 0 while it starts.
+        left_s: estimate of the time to the end of all parts.
+        figures: see `cadence_tick.PROGRESS`; empty while it starts.
+        refits: so far.
+        swaps: snapshots published so far.
+        ended: reports of the parts that are over.
+    """
+
+    rate_hz: float
+    pinned: bool
+    done_s: float
+    left_s: float
+    figures: dict[str, float]
+    refits: int
+    swaps: int
+    ended: tuple[dict[str, Any], ...]
+
+
+Watch = Callable[[Progress], None]
+
+
+def robot_at(source: str, rate_hz: float, path: Path) -> RobotSpec:
+    """Write a robot's YAML with another tick rate, plans no more often than ticks and from the first tick on, and read it.
+
+    Raises:
+        UserError: the robot is not valid, or not at this rate.
+    """
+    robot.load(source)
+    data = strict_yaml.read(robot.shipped().get(source, Path(source))).data
+    default = RobotSpec.model_fields["plan_hz"].default
+    data |= {"rate_hz": rate_hz, "plan_hz": min(rate_hz, data.get("plan_hz", default)),
+             "trainer": {**data.get("trainer", {}), "explore_s": 0}}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(yaml.safe_dump(data, sort_keys=False), "utf-8")
+    try:
+        return robot.load(path)
+    except UserError as error:
+        raise UserError(f"robot '{source}' cannot run at {rate_hz:g} Hz: {error}") from error
+
+
+class Part:
+    """One rate, bound to cores or not: its processes, and the publishing of snapshots at even times.
+
+    Args:
+        settings: see there.
+        rate_hz: of the tick.
+        pinned: bind processes to cores.
+        folder: of this part, with `robot.yaml`.
+    """
+
+    def __init__(self, settings: Settings, rate_hz: float, pinned: bool, folder: Path) -> None:
+        self.settings, self.rate_hz, self.pinned, self.folder = settings, rate_hz, pinned, folder
+        self.spec = robot.load(folder / "robot.yaml")
+        self._fits, self._store = ModelStore(folder / "fits"), ModelStore(folder / "store")
+        self._children: dict[str, subprocess.Popen[bytes]] = {}
+        self.box = Mailbox(shared_folder() / f"mbrl-{os.getpid()}-bench-{time.monotonic_ns()}.box", len(PROGRESS), create=True)
+        self.figures: dict[str, float] = {}
+        self.published: list[tuple[float, int]] = []
+        self.began = math.nan
+        self._refits: list[dict[str, Any]] = []
+        self._read, self._trainer_ended = 0, False
+        self._cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
+
+    def _start(self, name: str, **arguments: object) -> None:
+        given = [part for key, value in arguments.items() if value is not None for part in (f"--{key}", str(value))]
+        command = [sys.executable, "-m", f"mbrl_control.stack.cadence_{name}", "--robot", str(self.folder / "robot.yaml"),
+                   "--folder", str(self.folder), "--seed", str(self.settings.seed), *given, *(["--pin"] if self.pinned else [])]
+        with open(self.folder / f"{name}.log", "ab") as log:
+            self._children[name] = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT,
+                                                    env=child_environment(), start_new_session=True)
+
+    def ended(self, name: str) -> bool:
+        """Whether a process has ended."""
+        return self._children[name].poll() is not None
+
+    def fault(self, name: str) -> UserError:
+        """What a process that ended before its time left behind."""
+        lines = (self.folder / f"{name}.log").read_text("utf-8", "replace").splitlines()[-5:]
+        return UserError(f"the {name} process ended with status {self._children[name].returncode}:\n" + "\n".join(lines))
+
+    def start(self, base: Path | None) -> None:
+        """Start the trainer, wait for its first model, start the tick.
+
+        Args:
+            base: folder that the robot's files are relative to.
+
+        Raises:
+            UserError: no model came.
+        """
+        self._start("load", data=self.settings.folder / "data.npz", store=self._fits.folder)
+        end = time.monotonic() + FIRST_MODEL_S
+        while not self._fits.newest():
+            if self.ended("load"):
+                raise self.fault("load")
+            if time.monotonic() > end:
+                raise UserError(f"no model was fitted within {FIRST_MODEL_S:g} s; see {self.folder / 'load.log'}")
+            time.sleep(0.05)
+        self.publish()
+        self._start("tick", base=base, store=self._store.folder, box=self.box.path, seconds=self.settings.seconds)
+        if self.pinned:  # after the others were started, as they inherit it
+            pin(cores_for("trainer"))
+
+    def publish(self) -> None:
+        """Give the planner the newest model that passed the trainer's gate; the same one again costs a swap as well."""
+        version = self._store.publish(self._fits.read(self._fits.newest())).version
+        self.published.append((time.monotonic(), version))
+
+    def look(self) -> None:
+        """Take in how far the ticks are."""
+        numbers = self.box.read()
+        if numbers is not None:
+            self.figures = dict(zip(PROGRESS, map(float, numbers), strict=True))
+            if math.isnan(self.began):
+                self.began = time.monotonic() - self.done_s
+
+    def poll(self) -> bool:
+        """Take in progress and publish when it is time; False when the ticks are over.
+
+        Raises:
+            UserError: the tick's process failed.
+        """
+        self.look()
+        if self.ended("tick"):
+            if self._children["tick"].returncode:
+                raise self.fault("tick")
+            return False
+        self._trainer_ended = self._trainer_ended or self.ended("load")
+        if not math.isnan(self.began) and time.monotonic() - self.began >= len(self.published) * self.settings.swap_every_s:
+            self.publish()
+        return True
+
+    @property
+    def done_s(self) -> float:
+        """Seconds of ticks so far."""
+        return (self.figures["ticks"] + self.figures["missed"]) / self.rate_hz if self.figures else 0.0
+
+    def refits(self) -> list[dict[str, Any]]:
+        """What the trainer has noted of its refits."""
+        with contextlib.suppress(OSError), (self.folder / "refits.jsonl").open("rb") as file:
+            file.seek(self._read)
+            lines = file.read().split(b"\n")[:-1]
+            self._read += sum(len(line) + 1 for line in lines)
+            self._refits += map(json.loads, lines)
+        return self._refits
+
+    def stop(self) -> None:
+        """End the processes, the tick first, and tidy up."""
+        for name in ("tick", "load"):
+            process = self._children.get(name)
+            if process is not None and process.poll() is None:
+                process.send_signal(signal.SIGINT)
+                try:
+                    process.wait(GRACE_S)
+                except subprocess.TimeoutExpired:
+                    os.killpg(process.pid, signal.SIGKILL)
+                    process.wait()
+        self.box.unlink()
+        if self._cores:
+            pin(self._cores)
+        self.look()  # at what the tick said in its last moment
+
+    def report(self) -> dict[str, Any] | None:
+        """The part's figures; None when there are none, as the ticks had not begun."""
+        try:
+            left = json.loads((self.folder / "ticks.json").read_text("utf-8"))
+        except OSError:
+            return None
+        plans = [PlanNote(at, Verdict(verdict), latency, version, winner) for at, verdict, latency, version, winner in left["plans"]]
+        late = sum(plan.latency_s > 1 / self.spec.plan_hz for plan in plans)
+        planner = report.planner_part(self.spec, plans, late, left["reused"])
+        return {
+            "rate_hz": self.rate_hz, "pinned": self.pinned, "seconds": self.done_s, "cadence": left["cadence"],
+            "planner": {**planner, "plan_hz": self.spec.plan_hz, "restarts": left["planner_restarts"]},
+            "trainer": {**trainer_part(self.refits()), "ended_early": self._trainer_ended},
+            "swaps": swap_part(self.published, plans, left["misses"]), "modes": left["modes"], "refused": left["refused"],
+        }
+
+
+def trainer_part(refits: list[dict[str, Any]]) -> dict[str, Any]:
+    """The report's `trainer`; `busy` is the share of the time, from the first refit's end to the last's, that went into refits."""
+    published = sum(bool(r["version"]) for r in refits)
+    span = refits[-1]["wall_s"] - refits[0]["wall_s"] if len(refits) > 1 else 0.0
+    return {"refits": len(refits), "published": published, "rejected": len(refits) - published,
+            "refit_s": report.quantiles([r["seconds"] for r in refits]), "transitions": refits[-1]["transitions"] if refits else 0,
+            "busy": sum(r["seconds"] for r in refits[1:]) / span if span else None}
+
+
+def swap_part(published: list[tuple[float, int]], plans: list[PlanNote], misses: list[tuple[float, int]]) -> dict[str, Any]:
+    """The report's `swaps`.
+
+    A swap lasts from the publishing of a snapshot to the first plan that was made with it or a newer one; the first snapshot is there
+    before the ticks begin and is no swap.
+
+    Args:
+        published: (time, version), in order.
+        plans: as they came, in order.
+        misses: (time, ticks missed).
+    """
+    used = {plan.version for plan in plans}
+    spans = [(at, next((plan.time for plan in plans if plan.version >= version), math.inf)) for at, version in published[1:]]
+    during = sum(count for when, count in misses if any(a <= when <= b for a, b in spans))
+    return {"published": len(spans), "accepted": sum(version in used for _, version in published[1:]), "rolled_back": 0,
+            "missed_ticks_during": during, "swap_s": report.quantiles([b - a for a, b in spans])}
+
+
+def run(settings: Settings, command: str, watch: Watch) -> dict[str, Any]:
+    """Measure every part, to the end or to Ctrl-C. Gives the report of what there is.
+
+    Args:
+        settings: see there.
+        command: how the report names the run.
+        watch: called four times a second.
+
+    Raises:
+        UserError: the robot is not valid at a rate, or a process failed.
+    """
+    begin, parts = time.monotonic(), settings.parts()
+    folders = [settings.folder / f"{rate:g}hz-{'pinned' if pinned else 'free'}" for rate, pinned in parts]
+    specs = [robot_at(settings.robot, rate, folder / "robot.yaml") for (rate, _), folder in zip(parts, folders, strict=True)]
+    check_parts(specs[0])
+    base = None if settings.robot in robot.shipped() else Path(settings.robot).absolute().parent
+    save_episodes(bench_plant.excited(specs[0], bench_plant.make(specs[0], base), DATA_S, settings.seed), settings.folder / "data.npz")
+    ended: list[dict[str, Any]] = []
+    interrupted = False
+    signals(interrupt)
+    try:
+        for number, ((rate, pinned), folder) in enumerate(zip(parts, folders, strict=True)):
+            part = Part(settings, rate, pinned, folder)
+            interrupted = _measure(part, base, watch, number, ended)
+            if (found := part.report()) is not None:
+                ended.append(found)
+            if interrupted:
+                break
+    finally:
+        signals(signal.SIG_DFL)
+    return whole(settings, command, ended, time.monotonic() - begin, interrupted)
+
+
+def _measure(part: Part, base: Path | None, watch: Watch, number: int, ended: list[dict[str, Any]]) -> bool:
+    """Part `number` from start to end, or to Ctrl-C: then true."""
+    try:
+        watch(progress(part, number, ended))
+        part.start(base)
+        while part.poll():
+            watch(progress(part, number, ended))
+            time.sleep(POLL_S)
+    except KeyboardInterrupt:
+        return True
+    finally:
+        signals(signal.SIG_IGN)  # impatience must not leave processes behind
+        part.stop()
+        signals(interrupt)
+    return False
+
+
+def progress(part: Part, number: int, ended: list[dict[str, Any]]) -> Progress:
+    """Where it stands, with part `number` under way and others over."""
+    settings = part.settings
+    later = (len(settings.parts()) - number - 1) * (settings.seconds + START_S)
+    left = settings.seconds - part.done_s + (0.0 if part.figures else START_S) + later
+    return Progress(part.rate_hz, part.pinned, part.done_s, left, part.figures, len(part.refits()), max(0, len(part.published) - 1),
+                    tuple(ended))
+
+
+def whole(settings: Settings, command: str, runs: list[dict[str, Any]], wall_s: float, interrupted: bool) -> dict[str, Any]:
+    """The report: the keys of report.json for the first part, and all parts under `runs`.
+
+    `kept` says whether no tick was missed where processes were bound to cores (or everywhere, if none were), every part ran to its
+    end, and planner and trainer were at work all the time.
+    """
+    judged = [r for r in runs if r["pinned"] or True not in settings.pinning]
+    kept = (not interrupted and len(runs) == len(settings.parts())
+            and all(r["cadence"]["missed"] == 0 and r["planner"]["plans"] and not r["trainer"]["ended_early"] for r in judged))
+    first = {key: runs[0][key] for key in ("cadence", "planner", "trainer", "swaps")} if runs else {}
+    return {"schema": 1, "command": command, "robot": settings.robot, "seed": settings.seed, "wall_s": wall_s, "machine": report.machine(),
+            **first, "swap_every_s": settings.swap_every_s, "interrupted": interrupted, "kept": kept, "runs": runs}
+
+
+def tidy(settings: Settings) -> None:
+    """Remove what the parts left."""
+    shutil.rmtree(settings.folder, ignore_errors=True)
