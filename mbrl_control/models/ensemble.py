@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import time
 from dataclasses import dataclass
@@ -138,6 +139,22 @@ class Ensemble:
             self._folded.take(new)
         else:
             self._folded = new
+
+    def on(self, device: torch.device) -> Ensemble:
+        """A twin that predicts (and only that) on another device, once it has been given weights by `follow`."""
+        twin = copy.copy(self)
+        twin.encoding = copy.copy(self.encoding)
+        twin.encoding.angles, twin.encoding.rates = self.encoding.angles.to(device), self.encoding.rates.to(device)
+        twin.version, twin._folded = 0, None
+        return twin
+
+    def follow(self, other: Ensemble) -> None:
+        """Take over the weights of the model whose twin this is; every buffer keeps its address from the second time on."""
+        if self._folded is None:
+            self._folded = other._ready().to(self.encoding.angles.device)
+        else:
+            self._folded.take(other._ready())
+        self.version = other.version
 
     def _ready(self) -> Folded:
         if self._folded is None:

@@ -7,8 +7,7 @@ import math
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -21,59 +20,16 @@ from mbrl_control.planning.actions import ActionSpace
 from mbrl_control.planning.delays import Delays
 from mbrl_control.planning.knots import spline_matrix
 from mbrl_control.planning.noise import noise_bank
+from mbrl_control.planning.placing import placed
 from mbrl_control.planning.plan import Plan, PlanRequest, Verdict, cell, shift
 from mbrl_control.planning.proposals import Proposal
 from mbrl_control.planning.record import Record, Shape, Summary
 from mbrl_control.planning.rollout import rollout
+from mbrl_control.planning.search import Problem, Search
 from mbrl_control.planning.weighting import average
 from mbrl_control.robot import RobotSpec
 
 EXPLORE_BETA = 2.0
-
-
-@dataclass(frozen=True)
-class Problem:
-    """What all iterations of one plan share; actions in half ranges.
-
-    Rows live on the grid of whole multiples of the model step, whatever the time of the request, so that warm starts move by whole
-    cells and nothing is smeared by planning often. What is sent, and rolled out, is their mean over the cells from the first action on.
-
-    Attributes:
-        seq: number of the request; chooses the noise.
-        start: [S] state when the first action takes effect on the fastest axis.
-        last: [A] last command sent before the plan.
-        part: 0-d, share of the first cell of the rows that is over when the first action is sent; None for none.
-        pending: [H, A] commands sent that slower axes still have before them, physical units; None without such.
-        fixed: [R, H, A] rows within limits that are candidates in every iteration; row 0 is the nominal.
-        scale: [S] typical one-step changes, for the members' disagreement; None where that does not count.
-        names: source of each fixed row, then of each row kept from the last plan.
-    """
-
-    seq: int
-    start: torch.Tensor
-    last: torch.Tensor
-    part: torch.Tensor | None
-    pending: torch.Tensor | None
-    fixed: torch.Tensor
-    scale: torch.Tensor | None
-    names: list[str]
-
-
-@dataclass
-class Search:
-    """What a planner's iterations pass on; actions in half ranges.
-
-    Attributes:
-        mean: [K, A] knots around which to sample.
-        std: [K, A] their spread.
-        kept: [R, H, A] candidates kept from the iteration before, or from the last plan.
-        figures: numbers for reports, 0-d; those of the last iteration count.
-    """
-
-    mean: torch.Tensor
-    std: torch.Tensor
-    kept: torch.Tensor
-    figures: dict[str, torch.Tensor] = field(default_factory=dict)
 
 
 class SamplingPlanner(ABC):
@@ -196,6 +152,16 @@ class SamplingPlanner(ABC):
                 return self._fallback(request, previous, stats, done, begin)
             return self._answer(request, problem, len(search.kept), summary, stats, verdict, done, begin)
 
+    def on(self, device: torch.device, model: Model) -> Self:
+        """A twin whose iterations run on a device, with the model's twin there; it is given its problems, it does not prepare them."""
+        twin = placed(self, device)
+        twin.model = model
+        twin.space, twin.delays, twin.ranged = placed(self.space, device), placed(self.delays, device), placed(self.ranged, device)
+        own = getattr(self.cost, "on", None)
+        twin.cost = own(device) if own is not None else placed(self.cost, device)
+        twin._allocate(Shape(0, 0, 0, self.horizon, self.spec.action_dim))
+        return twin
+
     def predict_start(self, request: PlanRequest) -> torch.Tensor:
         """[S] the state at which the plan's first action takes effect; see `Delays.start`."""
         return self.delays.start(self.model, request)
@@ -251,6 +217,8 @@ class SamplingPlanner(ABC):
 
     def noise(self, problem: Problem, i: int) -> torch.Tensor:
         """[n, K, A] unit noise of an iteration."""
+        if problem.sets is not None:
+            return self.bank[:, : self.population(i)].index_select(0, problem.sets[i : i + 1].long())[0]
         return self.bank[(problem.seq * self.iterations + i) % len(self.bank), : self.population(i)]
 
     def iterate(self, search: Search, problem: Problem, i: int, final: bool) -> None:

@@ -13,8 +13,9 @@ from mbrl_control.costs.base import Cost
 from mbrl_control.errors import UserError
 from mbrl_control.models.base import Model
 from mbrl_control.planning import weighting
-from mbrl_control.planning.base import Problem, SamplingPlanner, Search
+from mbrl_control.planning.base import SamplingPlanner
 from mbrl_control.planning.record import Shape, Summary
+from mbrl_control.planning.search import Problem, Search
 from mbrl_control.robot import RobotSpec
 
 
