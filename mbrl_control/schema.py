@@ -153,6 +153,8 @@ class PlannerSpec(Strict):
     range_weight: float = Field(10.0, ge=0, le=1e6, description="cost per step of leaving a state's `range` by one half of its width")
     dtype: Literal["float32", "bfloat16"] = Field("float32", description="of the model's hidden layers; bfloat16 is fast where the "
                                                   "processor has it")
+    device: Literal["auto", "cpu", "cuda"] = Field("cpu", description="where candidates are rolled out; auto: on a GPU where there is one "
+                                                   "and the model can")
     options: Options = Field(default_factory=dict, description="its options")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import time
 from dataclasses import dataclass
@@ -89,7 +90,7 @@ class Ensemble:
         self._dtype = torch.float32
         self._folded: Folded | None = None
         self._native: native.NativeRollout | None = None
-        self._packed = False
+        self._packed, self._kernel = False, True
 
     def _initial(self, rng: np.random.Generator) -> list[torch.Tensor]:
         return network.initial(self.trained, self._sizes, rng, self.spec.state_dim if self.options.linear else 0)
@@ -128,9 +129,9 @@ class Ensemble:
 
         What it gives is `step` again and again but for rounding. The first call after `prepare` packs the weights.
         """
-        if propagation == "ts1" or torch.is_grad_enabled():
-            return None
         folded = self._ready()
+        if propagation == "ts1" or torch.is_grad_enabled() or not self._kernel:
+            return None
         if not self._packed:
             if self._native is None:
                 self._native = native.rollout_of(self.encoding, folded)
@@ -157,6 +158,23 @@ class Ensemble:
         else:
             self._folded, self._native = new, None
         self._packed = False
+
+    def on(self, device: torch.device) -> Ensemble:
+        """A twin that predicts (and only that) on another device, once it has been given weights by `follow`."""
+        twin = copy.copy(self)
+        twin.encoding = copy.copy(self.encoding)
+        twin.encoding.angles, twin.encoding.rates = self.encoding.angles.to(device), self.encoding.rates.to(device)
+        # A graph holds tensor operations only, whatever its device.
+        twin.version, twin._folded, twin._kernel = 0, None, False
+        return twin
+
+    def follow(self, other: Ensemble) -> None:
+        """Take over the weights of the model whose twin this is; every buffer keeps its address from the second time on."""
+        if self._folded is None:
+            self._folded = other._ready().to(self.encoding.angles.device)
+        else:
+            self._folded.take(other._ready())
+        self.version = other.version
 
     def _ready(self) -> Folded:
         if self._folded is None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 
@@ -28,6 +28,11 @@ class Folded(NamedTuple):
     base: tuple[torch.Tensor, torch.Tensor]
     spread: tuple[torch.Tensor, torch.Tensor]
     error_scale: torch.Tensor
+
+    def to(self, device: torch.device) -> Folded:
+        """The same weights on another device, with the same strides."""
+        moved: Folded = _to(self, device)
+        return moved
 
     def take(self, other: Folded) -> None:
         """Copy other weights of the same shapes in place, so that every buffer keeps its address."""
@@ -89,6 +94,13 @@ def rows(vector: torch.Tensor, matrix: torch.Tensor) -> torch.Tensor:
 
 def _float(pair: tuple[torch.Tensor, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
     return pair[0].float(), pair[1].float()
+
+
+def _to(part: Any, device: torch.device) -> Any:
+    if isinstance(part, torch.Tensor):
+        return part.to(device, copy=True)
+    items = [_to(item, device) for item in part]
+    return Folded(*items) if isinstance(part, Folded) else type(part)(items)
 
 
 def _copy(old: object, new: object) -> None:

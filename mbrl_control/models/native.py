@@ -185,7 +185,7 @@ class NativeRollout:
 
 def rollout_of(encoding: Encoding, folded: Folded) -> NativeRollout | None:
     """Native rollouts of an ensemble, or None where they cannot be had."""
-    found = library() if folded.last.device.type == "cpu" else None
+    found = library()
     if found is None:
         return None
     try:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib
 import math
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -19,61 +19,19 @@ from mbrl_control.models.base import Model
 from mbrl_control.planning import risk
 from mbrl_control.planning.actions import ActionSpace
 from mbrl_control.planning.delays import Delays
+from mbrl_control.planning.engine import Direct, Engine, Found
 from mbrl_control.planning.knots import spline_matrix
 from mbrl_control.planning.noise import noise_bank
+from mbrl_control.planning.placing import placed
 from mbrl_control.planning.plan import Plan, PlanRequest, Verdict, cell, shift
 from mbrl_control.planning.proposals import Proposal
 from mbrl_control.planning.record import Record, Shape, Summary
 from mbrl_control.planning.rollout import rollout
+from mbrl_control.planning.search import Problem, Search
 from mbrl_control.planning.weighting import average
 from mbrl_control.robot import RobotSpec
 
 EXPLORE_BETA = 2.0
-
-
-@dataclass(frozen=True)
-class Problem:
-    """What all iterations of one plan share; actions in half ranges.
-
-    Rows live on the grid of whole multiples of the model step, whatever the time of the request, so that warm starts move by whole
-    cells and nothing is smeared by planning often. What is sent, and rolled out, is their mean over the cells from the first action on.
-
-    Attributes:
-        seq: number of the request; chooses the noise.
-        start: [S] state when the first action takes effect on the fastest axis.
-        last: [A] last command sent before the plan.
-        part: 0-d, share of the first cell of the rows that is over when the first action is sent; None for none.
-        pending: [H, A] commands sent that slower axes still have before them, physical units; None without such.
-        fixed: [R, H, A] rows within limits that are candidates in every iteration; row 0 is the nominal.
-        scale: [S] typical one-step changes, for the members' disagreement; None where that does not count.
-        names: source of each fixed row, then of each row kept from the last plan.
-    """
-
-    seq: int
-    start: torch.Tensor
-    last: torch.Tensor
-    part: torch.Tensor | None
-    pending: torch.Tensor | None
-    fixed: torch.Tensor
-    scale: torch.Tensor | None
-    names: list[str]
-
-
-@dataclass
-class Search:
-    """What a planner's iterations pass on; actions in half ranges.
-
-    Attributes:
-        mean: [K, A] knots around which to sample.
-        std: [K, A] their spread.
-        kept: [R, H, A] candidates kept from the iteration before, or from the last plan.
-        figures: numbers for reports, 0-d; those of the last iteration count.
-    """
-
-    mean: torch.Tensor
-    std: torch.Tensor
-    kept: torch.Tensor
-    figures: dict[str, torch.Tensor] = field(default_factory=dict)
 
 
 class SamplingPlanner(ABC):
@@ -100,7 +58,10 @@ class SamplingPlanner(ABC):
         guard: what gradients are switched off with.
         turns: entries in the record per iteration.
         keeps: candidates that `carry` gives, at most.
+        placeable: whether the iterations may run on another device.
         record: what the present plan's iterations found.
+        engine: what runs the iterations; `direct` here.
+        lost: engines that were given up, and in `fault` what the last one said.
     """
 
     sources: tuple[Proposal, ...] = ()
@@ -108,6 +69,7 @@ class SamplingPlanner(ABC):
     guard: Callable[[], Any] = staticmethod(torch.inference_mode)
     turns = 1
     keeps = 0
+    placeable = True
     record: Record
 
     def __init__(self, spec: RobotSpec, model: Model, cost: Cost, seed: int, *, beta: float = 0.0, init_std: float = 0.5,
@@ -124,10 +86,13 @@ class SamplingPlanner(ABC):
         self.inverse = torch.as_tensor(np.linalg.pinv(matrix), dtype=torch.float32)
         self.bank = noise_bank(self.population(0), matrix.shape[1], spec.action_dim, beta, seed)
         self.explore = noise_bank(1, p.horizon, spec.action_dim, EXPLORE_BETA, seed + 1)
-        self.slowest = self.closing = 0.0
         self.seed = seed
         self.rng = torch.Generator()
-        self._allocate(Shape(0, 0, 0, p.horizon, spec.action_dim))
+        self.allocate(Shape(0, 0, 0, p.horizon, spec.action_dim))
+        self.engine: Engine = Direct(self)
+        self.direct = self.engine
+        self.lost: list[Engine] = []
+        self.fault = ""
 
     # What planners differ in ---------------------------------------------------------------------------------------------------
 
@@ -173,28 +138,79 @@ class SamplingPlanner(ABC):
         """
         begin = self.clock()
         with self.guard():
-            self.rng.manual_seed((self.seed * 1_000_003 + request.seq) % 2**63)
-            problem, search = self.prepare(request, previous)
-            wanted = self.iterations if iterations is None else iterations
-            self.reserve(problem, search, wanted)
-            done, verdict = 0, Verdict.MET
-            while done < wanted:
-                tick = self.clock()
-                if budget_s is not None and done and tick - begin + self.slowest + self.closing > budget_s:
-                    verdict = Verdict.EARLY_STOP
-                    break
-                # The last of a full plan, not of this one: so that a plan that was stopped early replays to the same bits.
-                self.iterate(search, problem, done, done == self.iterations - 1)
-                self.slowest = max(0.98 * self.slowest, self.clock() - tick)
-                done += 1
+            try:
+                return self._plan(request, previous, budget_s, iterations, begin)
+            except RuntimeError as error:
+                if self.engine is self.direct:
+                    raise
+                self.lose(error)
+                return self._plan(request, previous, budget_s, iterations, begin)
+
+    def _plan(self, request: PlanRequest, previous: Plan | None, budget_s: float | None, iterations: int | None, begin: float) -> Plan:
+        self.rng.manual_seed((self.seed * 1_000_003 + request.seq) % 2**63)
+        problem, search = self.prepare(request, previous)
+        engine, wanted = self.engine, self.iterations if iterations is None else iterations
+        engine.begin(problem, search, wanted)
+        done, verdict = 0, Verdict.MET
+        while done < wanted:
             tick = self.clock()
-            self.close(search, problem)
-            summary = Summary.of(self.record, done * self.turns)
-            self.closing = max(0.98 * self.closing, self.clock() - tick)
-            stats = self._stats(search, summary)
-            if not math.isfinite(summary.cost):
-                return self._fallback(request, previous, stats, done, begin)
-            return self._answer(request, problem, len(search.kept), summary, stats, verdict, done, begin)
+            if budget_s is not None and done and tick - begin + engine.slowest + engine.closing > budget_s:
+                verdict = Verdict.EARLY_STOP
+                break
+            # The last of a full plan, not of this one: so that a plan that was stopped early replays to the same bits.
+            engine.iterate(done, done == self.iterations - 1)
+            if budget_s is not None:
+                engine.settle()
+            engine.slowest = max(0.98 * engine.slowest, self.clock() - tick)
+            done += 1
+        tick = self.clock()
+        found = engine.finish()
+        summary = Summary.of(found.record, done * self.turns)
+        engine.closing = max(0.98 * engine.closing, self.clock() - tick)
+        stats = self._stats(found, summary)
+        if not math.isfinite(summary.cost):
+            return self._fallback(request, previous, stats, done, begin)
+        return self._answer(request, problem, found, summary, stats, verdict, done, begin)
+
+    def capture(self, carry_rows: int | None = None) -> None:
+        """Do now what must not happen while the robot is controlled: warm up and, on a GPU, capture the graphs.
+
+        To be called once the model has weights; it has no effect on later plans. A GPU that fails here is given up, as in `plan`.
+
+        Args:
+            carry_rows: how many rows of a plan's `carry` come back with the next request; None for all.
+        """
+        still = PlanRequest(0, np.zeros(self.spec.state_dim), 0.0, self.spec.tick_s, np.zeros(0), np.zeros((0, self.spec.action_dim)))
+        engine, self.engine = self.engine, self.direct
+        plan = self.plan(still)
+        self.engine = engine
+        carry = np.zeros((1 + self.keeps, self.horizon, self.spec.action_dim))[:carry_rows]
+        with self.guard():
+            try:
+                for previous in (None, dataclasses.replace(plan, carry=carry)):
+                    engine.capture(*self.prepare(still, previous))
+            except RuntimeError as error:
+                if engine is self.direct:
+                    raise
+                self.lose(error)
+
+    def lose(self, error: Exception) -> None:
+        """Give up the device and go on with the planner's own processor."""
+        self.fault = str(error).partition("\n")[0] or type(error).__name__
+        # Kept, since freeing what lies on a device that hangs may hang too.
+        self.lost.append(self.engine)
+        self.engine = self.direct
+
+    def on(self, device: torch.device, model: Model) -> Self:
+        """A twin whose iterations run on a device, with the model's twin there; it is given its problems, it does not prepare them."""
+        twin = placed(self, device)
+        twin.model = model
+        twin.space, twin.delays, twin.ranged = placed(self.space, device), placed(self.delays, device), placed(self.ranged, device)
+        own = getattr(self.cost, "on", None)
+        twin.cost = own(device) if own is not None else placed(self.cost, device)
+        twin.allocate(Shape(0, 0, 0, self.horizon, self.spec.action_dim))
+        twin.engine = twin.direct = Direct(twin)
+        return twin
 
     def predict_start(self, request: PlanRequest) -> torch.Tensor:
         """[S] the state at which the plan's first action takes effect; see `Delays.start`."""
@@ -234,10 +250,11 @@ class SamplingPlanner(ABC):
     def reserve(self, problem: Problem, search: Search, iterations: int) -> None:
         """Make room for what iterations of a plan leave behind, where there is too little; and forget the last plan's."""
         if not self.record.shape.holds(shape := self.shape(problem, search, iterations)):
-            self._allocate(shape)
+            self.allocate(shape)
         self.record.clear()
 
-    def _allocate(self, shape: Shape) -> None:
+    def allocate(self, shape: Shape) -> None:
+        """Make the buffers of the loop, of the sizes given."""
         self.record = Record(shape, self.bank.device)
         self._buffer = torch.empty(shape.rows, shape.horizon, shape.axes, device=self.bank.device)
 
@@ -251,6 +268,8 @@ class SamplingPlanner(ABC):
 
     def noise(self, problem: Problem, i: int) -> torch.Tensor:
         """[n, K, A] unit noise of an iteration."""
+        if problem.sets is not None:
+            return self.bank[:, : self.population(i)].index_select(0, problem.sets[i : i + 1].long())[0]
         return self.bank[(problem.seq * self.iterations + i) % len(self.bank), : self.population(i)]
 
     def iterate(self, search: Search, problem: Problem, i: int, final: bool) -> None:
@@ -307,33 +326,33 @@ class SamplingPlanner(ABC):
             self.record.mean_cost.copy_(self.score(self.record.mean, problem))
         self.record.close(search.kept, search.std, list(search.figures.values()))
 
-    def choose(self, problem: Problem, summary: Summary, done: int) -> tuple[torch.Tensor, float]:
+    def choose(self, record: Record, problem: Problem, summary: Summary, done: int) -> tuple[torch.Tensor, float]:
         """The row [1, H, A] to play, and its cost, after `done` iterations."""
-        best = self.record.best[summary.turn, None], summary.cost
+        best = record.best[summary.turn, None], summary.cost
         if self.execute == "best":
             return best
-        costs = torch.cat([self.record.mean_cost, self.record.costs[done * self.turns - 1, : len(problem.fixed)]]).tolist()
+        costs = torch.cat([record.mean_cost, record.costs[done * self.turns - 1, : len(problem.fixed)]]).tolist()
         cost = min(costs)
         least = costs.index(cost)
         if not math.isfinite(cost):
             return best
-        return (problem.fixed[least - 1, None] if least else self.record.mean), cost
+        return (problem.fixed[least - 1, None] if least else record.mean), cost
 
     def source(self, problem: Problem, summary: Summary) -> str:
         """The proposal source that the best candidate came from; kept ones of the last plan were candidates at first only."""
         known = problem.names if summary.turn == 0 else problem.names[: len(problem.fixed)]
         return known[summary.winner] if summary.winner < len(known) else "explore"
 
-    def _answer(self, request: PlanRequest, problem: Problem, kept: int, summary: Summary, stats: dict[str, float], verdict: Verdict,
+    def _answer(self, request: PlanRequest, problem: Problem, found: Found, summary: Summary, stats: dict[str, float], verdict: Verdict,
                 done: int, begin: float) -> Plan:
         trainer = self.spec.trainer
-        row, cost = self.choose(problem, summary, done)
+        row, cost = self.choose(found.record, problem, summary, done)
         noise = trainer.noise * math.exp(-request.experience_s / trainer.noise_fade_s)
         sent = self.sent(row, problem)
         if noise > 1e-3:
             sent = sent + noise * self.explore[request.seq % len(self.explore)]
         actions = self.space.commands(self.space.limit(sent, problem.last))[0].numpy().astype(np.float64)
-        carry = torch.cat([row, self.record.kept[:kept]]).numpy().astype(np.float64)
+        carry = torch.cat([row, found.record.kept[: found.kept]]).numpy().astype(np.float64)
         return Plan(request.seq, request.apply_time, self.spec.model_dt, actions, cost, verdict, self.model.version, done,
                     self.clock() - begin, self.source(problem, summary), carry, stats)
 
@@ -347,20 +366,32 @@ class SamplingPlanner(ABC):
         return dataclasses.replace(previous, seq=request.seq, cost=math.inf, verdict=Verdict.FALLBACK, model_version=self.model.version,
                                    iterations=done, latency_s=self.clock() - begin, winner="nominal", stats=stats)
 
-    def _stats(self, search: Search, summary: Summary) -> dict[str, float]:
-        figures = dict(zip(["std", *search.figures], self.record.figures.tolist(), strict=False))
+    def _stats(self, found: Found, summary: Summary) -> dict[str, float]:
+        figures = dict(zip(["std", *found.figures], found.record.figures.tolist(), strict=False))
         closing = self.execute == "mean"
+        device = self.lost or self.engine is not self.direct
         return {"finite": summary.finite, "rollouts": float(summary.counts.sum() + closing), "best_cost": summary.cost,
-                **{name: value for name, value in figures.items() if math.isfinite(value)}}
+                **{name: value for name, value in figures.items() if math.isfinite(value)},
+                **({"device_faults": float(len(self.lost)), "uncaptured": float(found.uncaptured)} if device else {})}
 
 
-def build(spec: RobotSpec, model: Model, cost: Cost, seed: int) -> SamplingPlanner:
+def build(spec: RobotSpec, model: Model, cost: Cost, seed: int, device: str | None = None) -> SamplingPlanner:
     """The planner that a robot's YAML asks for.
 
+    Args:
+        spec: the robot.
+        model: what will happen.
+        cost: what is wanted.
+        seed: of the noise.
+        device: `auto`, `cpu` or `cuda`; None for what the YAML says.
+
     Raises:
-        UserError: unknown kind or option.
+        UserError: unknown kind or option, or no such device for these parts.
     """
     kind = spec.planner.kind
     options = parts.options("planning", kind, dict(spec.planner.options))
     planner: SamplingPlanner = parts.find("planning", kind).build(spec, model, cost, seed, options)
+    if (device or spec.planner.device) != "cpu":
+        # Not needed by a planner on the processor, and it needs this module.
+        importlib.import_module("mbrl_control.planning.graphs").attach(planner, device or spec.planner.device)
     return planner

@@ -11,7 +11,8 @@ from pydantic import Field
 from mbrl_control.costs.base import Cost
 from mbrl_control.models.base import Model
 from mbrl_control.planning import weighting
-from mbrl_control.planning.base import SamplingPlanner, Search
+from mbrl_control.planning.base import SamplingPlanner
+from mbrl_control.planning.search import Search
 from mbrl_control.robot import RobotSpec
 
 

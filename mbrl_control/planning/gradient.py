@@ -13,8 +13,10 @@ from mbrl_control.costs.base import Cost
 from mbrl_control.errors import UserError
 from mbrl_control.models.base import Model
 from mbrl_control.planning import weighting
-from mbrl_control.planning.base import Problem, SamplingPlanner, Search
+from mbrl_control.planning.base import SamplingPlanner
+from mbrl_control.planning.engine import Found
 from mbrl_control.planning.record import Shape, Summary
+from mbrl_control.planning.search import Problem, Search
 from mbrl_control.robot import RobotSpec
 
 
@@ -62,6 +64,7 @@ class Gradient(SamplingPlanner):
 
     # Tensors made in inference mode could not take part in autograd.
     guard: Callable[[], Any] = staticmethod(torch.no_grad)
+    placeable = False
 
     def __init__(self, spec: RobotSpec, model: Model, cost: Cost, seed: int, options: Options) -> None:
         if options.gradients == "autograd" and not differentiable(model, spec):
@@ -100,8 +103,8 @@ class Gradient(SamplingPlanner):
         """The fixed rows [R, H, A], and after them the limited rows [M, H, A] of knots [M, K, A]."""
         return torch.cat([problem.fixed, self.space.limit(self.rows(knots), problem.last)])
 
-    def _stats(self, search: Search, summary: Summary) -> dict[str, float]:
-        stats = super()._stats(search, summary)
+    def _stats(self, found: Found, summary: Summary) -> dict[str, float]:
+        stats = super()._stats(found, summary)
         stats["rollouts"] += len(summary.counts) * self._knots.numel() if self.options.gradients == "differences" else 0
         return stats
 

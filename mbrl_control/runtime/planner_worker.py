@@ -67,7 +67,8 @@ class PlannerCore:
         self.model.prepare(self.dtype)
 
     def warm_up(self, rounds: int = 3) -> float:
-        """Plan for an arbitrary state, without effect on later plans, and give the longest time taken, s."""
+        """Capture, plan for an arbitrary state, without effect on later plans, and give the longest time taken, s."""
+        self.planner.capture(CARRY_ROWS)
         request = PlanRequest(0, np.zeros(self.spec.state_dim), 0.0, self.spec.tick_s, np.zeros(0), np.zeros((0, self.spec.action_dim)))
         return max(self.planner.plan(request).latency_s for _ in range(rounds))
 
