@@ -15,6 +15,7 @@ from torch.utils._pytree import tree_leaves
 
 from mbrl_control.costs import base as costs
 from mbrl_control.errors import UserError
+from mbrl_control.models.ensemble import Ensemble
 from mbrl_control.planning import base, graphs
 from mbrl_control.planning.plan import Verdict
 
@@ -96,12 +97,14 @@ def same(one, two, atol=0.0):
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("settings", [{}, {"knots": 3, "propagation": "mean", "risk": "std", "risk_weight": 1.0}, {"cost": SWING_UP}])
-def test_replays_are_the_plans_of_the_processor(kind, settings):
+def test_replays_are_the_plans_of_the_processor(kind, settings, monkeypatch):
+    # Torch on both sides: native code rounds otherwise, which MPPI amplifies.
+    monkeypatch.setattr(Ensemble, "rollout", lambda *_: None)
     spec = robot(kind, **settings)
     model = fitted(spec)
     planner = replayed(spec, model)
     found = series(planner)
-    same(found, series(planner_of(spec, model)), atol=2e-5)  # native code here, torch there: rounding, which MPPI amplifies
+    same(found, series(planner_of(spec, model)), atol=1e-6)
     assert all(plan.stats["uncaptured"] == plan.stats["device_faults"] == 0 for plan in found)
     # The first plan of a series keeps nothing from before, later ones of iCEM do: one more first iteration, and the end once.
     assert planner.engine.runner.captures == (5 if kind == "icem" else 4)
