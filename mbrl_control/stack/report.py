@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import os
@@ -30,9 +31,17 @@ def cpu_name() -> str:
     return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())
 
 
+def gpu_name() -> str | None:
+    """The first NVIDIA GPU's name, as its driver tells it; None without one."""
+    for file in sorted(Path("/proc/driver/nvidia/gpus").glob("*/information")):
+        with contextlib.suppress(OSError):
+            return next((line.split(":", 1)[1].strip() for line in file.read_text().splitlines() if line.startswith("Model:")), "NVIDIA")
+    return None
+
+
 def machine() -> dict[str, Any]:
-    """Cores, processor and GPU (none is used by this version)."""
-    return {"cores": os.cpu_count(), "cpu": cpu_name(), "gpu": None}
+    """Cores, processor and GPU."""
+    return {"cores": os.cpu_count(), "cpu": cpu_name(), "gpu": gpu_name()}
 
 
 def quantiles(values: list[float], scale: float = 1.0) -> dict[str, float]:
@@ -65,8 +74,9 @@ class PlanFigures(Protocol):
 def planner_part(spec: RobotSpec, plans: Sequence[PlanFigures], late: int, reused: int | None) -> dict[str, Any]:
     """The report's `planner`: `met`, `early_stop` and `fallback` count plans, `reused` plan periods without a new one (None: not known)."""
     p = spec.planner
+    device = p.device if p.device != "auto" else "cuda" if gpu_name() else "cpu"
     wins, verdicts = Counter(plan.winner for plan in plans), Counter(plan.verdict for plan in plans)
-    return {"kind": p.kind, "candidates": p.candidates, "horizon": p.horizon, "iterations": p.iterations, "device": "cpu", "dtype": p.dtype,
+    return {"kind": p.kind, "candidates": p.candidates, "horizon": p.horizon, "iterations": p.iterations, "device": device, "dtype": p.dtype,
             "plans": len(plans), "late": late, "met": verdicts[Verdict.MET], "early_stop": verdicts[Verdict.EARLY_STOP], "reused": reused,
             "fallback": verdicts[Verdict.FALLBACK],
             "latency_ms": quantiles([plan.latency_s for plan in plans], 1e3), "winners": {w: wins.get(w, 0) for w in WINNERS}}
