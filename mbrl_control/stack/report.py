@@ -76,9 +76,9 @@ def planner_part(spec: RobotSpec, plans: Sequence[PlanFigures], late: int, reuse
     p = spec.planner
     device = p.device if p.device != "auto" else "cuda" if gpu_name() else "cpu"
     wins, verdicts = Counter(plan.winner for plan in plans), Counter(plan.verdict for plan in plans)
-    return {"kind": p.kind, "candidates": p.candidates, "horizon": p.horizon, "iterations": p.iterations, "device": device, "dtype": p.dtype,
-            "plans": len(plans), "late": late, "met": verdicts[Verdict.MET], "early_stop": verdicts[Verdict.EARLY_STOP], "reused": reused,
-            "fallback": verdicts[Verdict.FALLBACK],
+    return {"kind": p.kind, "candidates": p.candidates, "horizon": p.horizon, "iterations": p.iterations, "device": device,
+            "dtype": p.dtype, "plans": len(plans), "late": late, "met": verdicts[Verdict.MET],
+            "early_stop": verdicts[Verdict.EARLY_STOP], "reused": reused, "fallback": verdicts[Verdict.FALLBACK],
             "latency_ms": quantiles([plan.latency_s for plan in plans], 1e3), "winners": {w: wins.get(w, 0) for w in WINNERS}}
 
 
