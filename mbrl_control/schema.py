@@ -172,7 +172,7 @@ class TrainerSpec(Strict):
     budget_s: Positive = Field(3.0, description="time limit of a refit")
     window_s: Positive = Field(600.0, description="older data is forgotten")
     holdout: float = Field(0.1, ge=0.02, le=0.5, description="share of the data kept for the gate")
-    gate_ratio: float = Field(1.1, ge=1, le=10, description="a snapshot may be at most this factor worse on held-out data")
+    gate_ratio: float = Field(1.1, ge=1, le=10, description="a snapshot may be worse by this factor on held-out and newest data together")
 
 
 class SimSpec(Strict):

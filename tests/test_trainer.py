@@ -170,8 +170,19 @@ def test_what_is_new_is_learned_although_it_makes_what_was_held_out_before_worse
     before = k_step_error(trainer.model, there, spec.wraps, scale)
     trainer.set_data([cart(20.0), new])
     assert not (trainer.split(GATE_STEPS)[1].start > 22.0).any(), "this test wants the new data not to be held out"
-    trainer.refit()
+    held, incumbent = trainer.split(GATE_STEPS)[1], trainer._incumbent
+    old = k_step_error(incumbent, held, spec.wraps, scale)
+    assert trainer.refit().version == 2, "it is so much better where the cart is that the gate lets it be a little worse elsewhere"
     assert k_step_error(trainer.model, there, spec.wraps, scale) < 0.5 * before
+    assert k_step_error(trainer.model, held, spec.wraps, scale) < 3 * old
+
+
+def test_the_gate_takes_the_geometric_mean_of_old_and_new(store):
+    trainer, _ = fitted(spec_of(), store)
+    held, new = trainer.split(GATE_STEPS)[1], sequences(cart(3.0, seed=7, gain=0.8), trainer.spec, GATE_STEPS)
+    errors = [k_step_error(trainer.model, data, trainer.spec.wraps, trainer.model.scale()) for data in (held, new)]
+    assert trainer._score(trainer.model, [held, new]) == pytest.approx(math.sqrt(errors[0] * errors[1]))
+    assert trainer._score(trainer.model, [held, new.select(np.zeros(len(new), bool))]) == pytest.approx(errors[0])
 
 
 def test_a_model_that_was_there_before_is_gone_on_from_and_replaced_only_on_evidence(store):

@@ -35,7 +35,7 @@ class Refit:
         version: of the published snapshot; 0 when the gate refused it.
         seconds: it took.
         transitions: it used.
-        score: k-step error on held-out data, in typical one-step changes.
+        score: k-step error on held-out and on the newest data (geometric mean), in typical one-step changes.
         incumbent: the same of the model that was in use; nan for the first.
         experience_s: seconds of data at that time.
         figures: of the fit.
@@ -150,24 +150,34 @@ class Trainer:
         """
         if not self.history:
             return self.spec.trainer.holdout
-        return [held, train.select(train.start >= self._seen_until - RECENT_S)]
+        return [held, self._newest(train)]
+
+    def _newest(self, data: Sequences) -> Sequences:
+        return data.select(data.start >= self._seen_until - RECENT_S)
+
+    def _score(self, model: LearnedModel, sets: list[Sequences]) -> float:
+        """Geometric mean of the k-step errors on each set that is not empty: a refit may be worse where the robot was by the factor that
+        it is better where the robot is."""
+        # In the same units for every model: its own scale is that of the data that it was fitted to.
+        errors = [k_step_error(model, data, self.spec.wraps, self.model.scale()) for data in sets if len(data)]
+        return math.exp(sum(math.log(max(error, 1e-12)) for error in errors) / len(errors))
 
     def refit(self) -> Refit:
         """Fit on all data, compare with the model in use, publish if not worse. Returns what it came to."""
         begin, trainer = time.perf_counter(), self.spec.trainer
         self._seen_until = max((e.time[-1] for e in self.episodes), default=-math.inf)
         train, validation = self.split(self.model.stretch)
-        held = self.split(GATE_STEPS)[1]
+        known, held = self.split(GATE_STEPS)
         # One or two blocks of overlapping stretches are one or two samples: too few to refuse a model by.
         judged = len(np.unique(np.floor(held.start / self._block_s))) >= GATE_BLOCKS
         figures = self.model.fit(train, self.rng, updates=trainer.updates, budget_s=trainer.budget_s,
                                  holdout=self._judges(train, validation))
         score = incumbent = math.nan
         if judged:
-            # Both in the same units: each model's own scale is that of the data that it was fitted to.
-            score = k_step_error(self.model, held, self.spec.wraps, self.model.scale())
+            sets = [held, self._newest(known)]
+            score = self._score(self.model, sets)
             if self._incumbent.version:
-                incumbent = k_step_error(self._incumbent, held, self.spec.wraps, self.model.scale())
+                incumbent = self._score(self._incumbent, sets)
         version = 0
         snapshot = self.model.snapshot()
         if math.isinf(score) or not all(np.isfinite(array).all() for array in snapshot.weights.values()):
