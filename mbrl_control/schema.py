@@ -171,6 +171,7 @@ class TrainerSpec(Strict):
     updates: int = Field(300, ge=1, le=100_000, description="gradient steps per refit, at most: with refit_every_s, learning per data")
     budget_s: Positive = Field(3.0, description="time limit of a refit")
     window_s: Positive = Field(600.0, description="older data is forgotten")
+    forget_s: Positive | None = Field(None, description="age after which data counts 1/e, in the long run a tenth: for robots that change")
     holdout: float = Field(0.1, ge=0.02, le=0.5, description="share of the data kept for the gate")
     gate_ratio: float = Field(1.1, ge=1, le=10, description="a snapshot may be worse by this factor on held-out and newest data together")
 

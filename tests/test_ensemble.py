@@ -394,3 +394,21 @@ def test_linear_model_finds_a_linear_system_exactly():
     other = linear.build(SPEC)
     other.load(model.snapshot())
     assert torch.equal(other.step(*starts(1)).state, model.step(*starts(1)).state)
+
+
+def test_stretches_are_drawn_as_often_as_their_weights_say_and_mirror_images_like_their_originals():
+    weights = np.array([1.0, 3.0, 0.0, 4.0])
+    drawn = ensemble._bootstrap(np.random.default_rng(0), 2000, 8, weights)
+    shares = np.bincount(drawn.ravel(), minlength=8) / drawn.size
+    np.testing.assert_allclose(shares, np.tile(weights, 2) / 16, atol=0.01)
+    assert drawn.shape == (2000, 8)
+
+
+def test_a_weight_of_two_in_least_squares_is_a_row_twice():
+    some = data(60)
+    twice = Sequences.join([some, some.select(np.arange(60) < 20)])
+    weighted, repeated = linear.build(SPEC, linear.Options(ridge=0.0)), linear.build(SPEC, linear.Options(ridge=0.0))
+    weighted.fit(some, np.random.default_rng(0), weights=np.where(np.arange(60) < 20, 2.0, 1.0))
+    repeated.fit(twice, np.random.default_rng(0))
+    state, action = starts(1)
+    torch.testing.assert_close(weighted.step(state, action).state, repeated.step(state, action).state, rtol=1e-5, atol=1e-5)

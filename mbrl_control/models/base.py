@@ -81,7 +81,7 @@ class LearnedModel(Model, Protocol):
     stretch: int
 
     def fit(self, data: Sequences, rng: np.random.Generator, *, epochs: int = ..., updates: int | None = ..., budget_s: float = ...,
-            holdout: float | Sequences | list[Sequences] = ...) -> dict[str, float]:
+            holdout: float | Sequences | list[Sequences] = ..., weights: np.ndarray | None = ...) -> dict[str, float]:
         """Fit to stretches of K >= 1 model steps; warm: starts from the present weights. Returns figures.
 
         Args:
@@ -91,6 +91,7 @@ class LearnedModel(Model, Protocol):
             updates: gradient steps, instead of passes.
             budget_s: time limit, s.
             holdout: share of the data, or one or more sets of data that count alike, by which the fit chooses its weights.
+            weights: [M] how much each stretch counts, relative to the others; None for all alike.
         """
         ...
 

@@ -195,7 +195,7 @@ class Ensemble:
     # ---- training
 
     def fit(self, data: Sequences, rng: np.random.Generator, *, epochs: int = 20, updates: int | None = None, budget_s: float = math.inf,
-            holdout: float | Sequences | list[Sequences] = 0.1) -> dict[str, float]:
+            holdout: float | Sequences | list[Sequences] = 0.1, weights: np.ndarray | None = None) -> dict[str, float]:
         """Fit to data, warm: from the present weights and optimiser state.
 
         Args:
@@ -207,6 +207,8 @@ class Ensemble:
             holdout: share of the data, or one or more sets of data, by which each member's best weights and the elites are
                 chosen; sets count alike. A share is the same blocks of time in every refit, so that a warm start has not
                 trained on them.
+            weights: [M] how often each stretch of `data` is drawn, relative to the others; None for all alike. Not with a share
+                as holdout.
 
         Returns:
             Figures: `transitions`, `epochs`, `fit_s`, `loss` of the last epoch, `holdout_mse` (in units of the variance of
@@ -223,13 +225,13 @@ class Ensemble:
         state, action = (torch.tensor(a, dtype=torch.float32) for a in (train.state, train.action))
         judged = [self._held(some) for some in held]
         count, stretch = action.shape[:2]
-        bootstrap = torch.as_tensor(rng.integers(0, count, (self.trained, count)))
+        bootstrap = torch.as_tensor(_bootstrap(rng, self.trained, count, weights))
         if cold:
             self._start_linear(self._norm, torch.as_tensor(train.state), torch.as_tensor(train.action), bootstrap)
-        weights = [w.requires_grad_() for w in self._weights]
-        optimiser = torch.optim.AdamW(weights, self.options.learning_rate, weight_decay=self.options.weight_decay, fused=True)
-        self._resume(optimiser, weights)
-        best = [w.detach().clone() for w in weights]
+        parameters = [w.requires_grad_() for w in self._weights]
+        optimiser = torch.optim.AdamW(parameters, self.options.learning_rate, weight_decay=self.options.weight_decay, fused=True)
+        self._resume(optimiser, parameters)
+        best = [w.detach().clone() for w in parameters]
         best_error = torch.full((self.trained,), math.inf) if cold else self._error(norm, judged)
         if updates is not None:
             batch = self._batch(count, stretch)
@@ -257,9 +259,9 @@ class Ensemble:
             better = error < best_error
             stale = 0 if bool((error < best_error - 1e-3).any()) or steps < stretch else stale + 1
             best_error = torch.where(better, error, best_error)
-            for kept, now in zip(best, weights, strict=True):
+            for kept, now in zip(best, parameters, strict=True):
                 kept[better] = now.detach()[better]
-        self._adam = [(s["exp_avg"], s["exp_avg_sq"], float(s["step"])) for s in (optimiser.state[w] for w in weights) if s]
+        self._adam = [(s["exp_avg"], s["exp_avg_sq"], float(s["step"])) for s in (optimiser.state[w] for w in parameters) if s]
         self._weights = best
         self._elites = torch.sort(torch.argsort(best_error)[:self.members]).values
         self.version += 1
@@ -421,3 +423,11 @@ def split(data: Sequences, dt: float, share: float) -> tuple[Sequences, Sequence
     if len(data) and (not held.any() or held.all()):
         held = np.arange(len(data)) % max(2, round(1 / share)) == 1
     return tuple(Sequences(data.state[rows], data.action[rows], data.start[rows]) for rows in (~held, held))  # type: ignore[return-value]
+
+
+def _bootstrap(rng: np.random.Generator, members: int, count: int, weights: np.ndarray | None) -> np.ndarray:
+    """[E, count] rows drawn with replacement, a set for each member; `weights` [M] of the data before its mirror images."""
+    if weights is None:
+        return rng.integers(0, count, (members, count))
+    chances = np.tile(weights, count // len(weights))
+    return rng.choice(count, (members, count), p=chances / chances.sum())

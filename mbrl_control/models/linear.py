@@ -74,20 +74,21 @@ class Linear:
         """Nothing here is worth a lower precision."""
 
     def fit(self, data: Sequences, rng: np.random.Generator, *, epochs: int = 1, updates: int | None = None, budget_s: float = math.inf,
-            holdout: float | Sequences | list[Sequences] = 0.0) -> dict[str, float]:
-        """Least squares over every one-step transition of the data; the other arguments change nothing."""
+            holdout: float | Sequences | list[Sequences] = 0.0, weights: np.ndarray | None = None) -> dict[str, float]:
+        """Least squares over every one-step transition of the data, by `weights` if given; the other arguments change nothing."""
         if not len(data):
             raise DataError(f"there is no data to fit '{self.spec.name}' to")
         size = self.spec.state_dim
         state, following = data.state[:, :-1].reshape(-1, size), data.state[:, 1:].reshape(-1, size)
         inputs = np.concatenate([state, data.action.reshape(len(state), -1)], axis=1)
-        mean, deviation = inputs.mean(0), inputs.std(0)
+        counts = np.ones((len(state), 1)) if weights is None else np.repeat(weights / weights.mean(), data.action.shape[1])[:, None]
+        mean, deviation = (counts * inputs).mean(0), inputs.std(0)
         deviation[deviation < 1e-12] = 1.0
         normal = (inputs - mean) / deviation
         change = following - state
-        centre = change.mean(0)
-        gram = normal.T @ normal + self.options.ridge * len(state) * np.eye(normal.shape[1])
-        gain = np.linalg.solve(gram, normal.T @ (change - centre)) / deviation[:, None]
+        centre = (counts * change).mean(0)
+        gram = normal.T @ (counts * normal) + self.options.ridge * len(state) * np.eye(normal.shape[1])
+        gain = np.linalg.solve(gram, normal.T @ (counts * (change - centre))) / deviation[:, None]
         offset = centre - mean @ gain
         residual = change - inputs @ gain - offset
         gain[:size] += np.eye(size)

@@ -25,6 +25,7 @@ GATE_STEPS = 10
 GATE_BLOCKS = 3
 HELD_BLOCK_S = 0.6
 RECENT_S = 1.5
+FLOOR = 0.1
 
 
 @dataclass
@@ -152,6 +153,14 @@ class Trainer:
             return self.spec.trainer.holdout
         return [held, self._newest(train)]
 
+    def _weights(self, data: Sequences) -> np.ndarray | None:
+        """[M] how much each stretch counts: less with age, if the robot is one that changes, but never nothing."""
+        forget = self.spec.trainer.forget_s
+        if forget is None or not self.history:
+            return None
+        weights: np.ndarray = FLOOR + np.exp((data.start - self._seen_until) / forget)
+        return weights
+
     def _newest(self, data: Sequences) -> Sequences:
         return data.select(data.start >= self._seen_until - RECENT_S)
 
@@ -171,7 +180,7 @@ class Trainer:
         # One or two blocks of overlapping stretches are one or two samples: too few to refuse a model by.
         judged = len(np.unique(np.floor(held.start / self._block_s))) >= GATE_BLOCKS
         figures = self.model.fit(train, self.rng, updates=trainer.updates, budget_s=trainer.budget_s,
-                                 holdout=self._judges(train, validation))
+                                 holdout=self._judges(train, validation), weights=self._weights(train))
         score = incumbent = math.nan
         if judged:
             sets = [held, self._newest(known)]
