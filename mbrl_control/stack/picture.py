@@ -62,7 +62,7 @@ def _refits(axes: Axes, log: RunLog) -> None:
         axes.plot([r.experience_s for r in rows], [r.score for r in rows], "o", ms=4, color=colour, label=label)
     axes.set_yscale("log")
     axes.set_xlabel("experience [s]")
-    axes.set_ylabel("10-step error on held-out data\n[typical one-step changes]")
+    axes.set_ylabel("10-step error, held-out and newest data\n[typical one-step changes]")
     axes.set_title("model error over refits", fontsize=10)
     axes.legend(fontsize=8)
 
