@@ -54,6 +54,7 @@ def data_folder() -> Path | None:
 
 
 def real(name: str) -> Path:
+    """A real robot's log. Skips without it: the logs are others' and large, and do not ship; `MBRL_DATA` names them."""
     folder = data_folder()
     if folder is None or not (folder / name).exists():
         pytest.skip("the real logs are not here (set MBRL_DATA)")

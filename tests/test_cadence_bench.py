@@ -10,6 +10,7 @@ import sys
 import time
 from pathlib import Path
 
+import carts
 import numpy as np
 import pytest
 import yaml
@@ -24,17 +25,9 @@ from mbrl_control.stack import bench_plant, cadence_bench, cadence_load, cadence
 from mbrl_control.stack.cadence_bench import Settings
 from mbrl_control.stack.cadence_tick import PlanNote
 
-SMALL = """
+SMALL = carts.CART + """
 name: small
-rate_hz: 50
 plan_hz: 25
-model_dt: 0.04
-state:
-  - {name: x, joint: slider, unit: m}
-  - {name: v, joint: slider, field: velocity, unit: m/s, rate_of: x}
-command:
-  - {name: u, unit: N, limits: [-1, 1]}
-cost: {kind: quadratic, options: {weight: {x: 1.0}}}
 model: {members: 2, hidden: [8]}
 planner: {horizon: 6, candidates: 24, iterations: 2}
 trainer: {updates: 20}

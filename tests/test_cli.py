@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import carts
 import numpy as np
 import pytest
 import yaml
@@ -18,16 +19,8 @@ from mbrl_control.runtime import plan_timer
 from mbrl_control.stack import live_run
 
 COMMANDS = ("demo", "control", "sim", "record", "train", "fit", "evaluate", "replay", "bench", "info")
-CART = """
+CART = carts.CART + """
 name: cart
-rate_hz: 50
-model_dt: 0.04
-state:
-  - {name: x, joint: slider, unit: m}
-  - {name: v, joint: slider, field: velocity, unit: m/s, rate_of: x}
-command:
-  - {name: u, unit: N, limits: [-1, 1]}
-cost: {kind: quadratic, options: {weight: {x: 1.0}}}
 model: {kind: %s}
 csv: {time: t}
 """

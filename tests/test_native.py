@@ -37,8 +37,8 @@ cost: {kind: quadratic, options: {weight: {q: 1.0, w: 0.1}}}
 model: {members: 3, hidden: HIDDEN}
 planner: {horizon: 12, candidates: 64, iterations: 3}
 """
-needs_native = pytest.mark.skipif(native.library() is None, reason="no compiler, or native code is switched off")
-needs_bf16 = pytest.mark.skipif(native.library() is None or not native.library().mbrl_has_bf16(), reason="no bfloat16 products here")
+needs_native = pytest.mark.skipif(native.kernel() is None, reason="no compiler, or native code is switched off")
+needs_bf16 = pytest.mark.skipif(native.kernel() is None or not native.kernel().mbrl_has_bf16(), reason="no bfloat16 products here")
 
 
 def model_of(hidden=(24, 24), **options) -> ensemble.Ensemble:
@@ -231,10 +231,10 @@ def test_a_plan_in_bfloat16_is_nearly_as_good_as_one_in_float32():
 def test_without_a_compiler_torch_is_used_and_a_warning_says_so(monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setattr(shutil, "which", lambda _: None)
-    native.library.cache_clear()
+    native.kernel.cache_clear()
     try:
         with pytest.warns(UserWarning, match="no C\\+\\+ compiler is installed"):
-            assert native.library() is None
+            assert native.kernel() is None
         with warnings.catch_warnings():
             warnings.simplefilter("error")
             model = model_of()
@@ -243,11 +243,11 @@ def test_without_a_compiler_torch_is_used_and_a_warning_says_so(monkeypatch, tmp
                 made = rollout(model, start, actions, "tsinf")
                 assert torch.equal(made, by_steps(model, start, actions, "tsinf"))
     finally:
-        native.library.cache_clear()
+        native.kernel.cache_clear()
 
 
 def test_it_can_be_switched_off():
-    code = "from mbrl_control.models import native; assert native.library() is None"
+    code = "from mbrl_control.models import native; assert native.kernel() is None"
     done = subprocess.run([sys.executable, "-W", "error", "-c", code], env={"MBRL_NATIVE": "0", "PATH": "/usr/bin"}, check=False,
                           capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
@@ -258,14 +258,14 @@ def test_a_damaged_file_in_the_cache_is_made_again(monkeypatch, tmp_path):
     try:
         for folder in ("sound", "damaged"):  # two places: what is loaded once stays loaded under its name
             monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / folder))
-            native.library.cache_clear()
+            native.kernel.cache_clear()
             if folder == "damaged":
                 (sound,) = (tmp_path / "sound" / "mbrl_control").glob("rollout-*.so")
                 made = tmp_path / "damaged" / "mbrl_control" / sound.name
                 made.parent.mkdir(parents=True)
                 made.write_bytes(b"half of it")
-            assert native.library() is not None
+            assert native.kernel() is not None
         assert made.read_bytes() == sound.read_bytes()
         assert [path.name for path in made.parent.iterdir()] == [made.name], "nothing temporary is left"
     finally:
-        native.library.cache_clear()
+        native.kernel.cache_clear()

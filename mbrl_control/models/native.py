@@ -74,7 +74,7 @@ def _compiled(compiler: str | None, target: Path) -> Path:
 
 
 @functools.cache
-def library() -> ctypes.CDLL | None:
+def kernel() -> ctypes.CDLL | None:
     """The compiled kernel, compiled first if need be (about two seconds, once for a machine); None where that cannot be.
 
     A warning says why it cannot, once. `MBRL_NATIVE=0` in the environment switches it off.
@@ -185,7 +185,7 @@ class NativeRollout:
 
 def rollout_of(encoding: Encoding, folded: Folded) -> NativeRollout | None:
     """Native rollouts of an ensemble, or None where they cannot be had."""
-    found = library()
+    found = kernel()
     if found is None:
         return None
     try:

@@ -29,7 +29,7 @@ from mbrl_control.runtime.process_link import child_environment
 from mbrl_control.stack import bench_plant, report
 from mbrl_control.stack.cadence_load import save_episodes
 from mbrl_control.stack.cadence_tick import PROGRESS, PlanNote
-from mbrl_control.stack.processes import interrupt, signals
+from mbrl_control.stack.processes import end, interrupt, signals
 from mbrl_control.store import ModelStore
 
 DATA_S = 60.0
@@ -222,14 +222,8 @@ class Part:
     def stop(self) -> None:
         """End the processes, the tick first, and tidy up."""
         for name in ("tick", "load"):
-            process = self._children.get(name)
-            if process is not None and process.poll() is None:
-                process.send_signal(signal.SIGINT)
-                try:
-                    process.wait(GRACE_S)
-                except subprocess.TimeoutExpired:
-                    os.killpg(process.pid, signal.SIGKILL)
-                    process.wait()
+            if name in self._children:
+                end(self._children[name], GRACE_S)
         self.box.unlink()
         if self._cores:
             pin(self._cores)

@@ -116,15 +116,20 @@ class Processes:
     def stop(self) -> dict[str, int]:
         """End all, the controller first (it sends its safe command) and the recorder last. Gives exit statuses."""
         for name in [n for n in STOP_ORDER if n in self._running] + [n for n in self._running if n not in STOP_ORDER]:
-            process = self._running[name]
-            if process.poll() is None:
-                process.send_signal(signal.SIGINT)
-                try:
-                    process.wait(GRACE_S)
-                except subprocess.TimeoutExpired:
-                    os.killpg(process.pid, signal.SIGKILL)
-                    process.wait()
+            end(self._running[name], GRACE_S)
         return {n: p.returncode for n, p in self._running.items()}
+
+
+def end(process: subprocess.Popen[Any], grace_s: float) -> None:
+    """Interrupt a process that leads a group of its own; kill the group when it has not ended within `grace_s`."""
+    if process.poll() is not None:
+        return
+    process.send_signal(signal.SIGINT)
+    try:
+        process.wait(grace_s)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
 
 
 def wait_for(path: Path, processes: Processes, timeout_s: float) -> None:

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 
+import carts
 import numpy as np
 import pytest
 import torch
@@ -22,16 +23,8 @@ from mbrl_control.runtime.planner_worker import PlannerCore
 from mbrl_control.runtime.process_link import ProcessLink
 from mbrl_control.store import ModelStore
 
-YAML = """
+YAML = carts.CART + """
 name: tinylink
-rate_hz: 50
-model_dt: 0.04
-state:
-  - {name: x, joint: slider, unit: m}
-  - {name: v, joint: slider, field: velocity, unit: m/s, rate_of: x}
-command:
-  - {name: u, unit: N, limits: [-1, 1]}
-cost: {kind: quadratic, options: {weight: {x: 1.0}}}
 model: {kind: linear}
 planner: {horizon: 6, candidates: 24, iterations: 2}
 """
