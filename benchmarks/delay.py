@@ -12,14 +12,12 @@ from __future__ import annotations
 
 import argparse
 import json
-import subprocess
-import sys
-import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import parallel
 import torch
 from known_model import holds, known_model
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -128,26 +126,6 @@ def draw(rows: list[dict[str, Any]], file: Path) -> None:
     figure.savefig(file, dpi=120)
 
 
-def run_all(jobs: list[tuple[str, str, int]], periods: int, seconds: float, at_once: int) -> list[Result]:
-    """Every episode in a process of its own, `at_once` at a time."""
-    running: list[subprocess.Popen[str]] = []
-    waiting, done, begin = list(jobs), [], time.monotonic()
-    while waiting or running:
-        while waiting and len(running) < at_once:
-            name, case, seed = waiting.pop(0)
-            command = [sys.executable, __file__, "--one", name, case, str(seed), "--periods", str(periods), "--seconds", str(seconds)]
-            running.append(subprocess.Popen(command, stdout=subprocess.PIPE, text=True))
-        for process in [p for p in running if p.poll() is not None]:
-            running.remove(process)
-            if process.returncode:
-                raise SystemExit(f"an episode failed with status {process.returncode}")
-            done.append(Result(**json.loads(process.communicate()[0].splitlines()[-1])))
-            left = (time.monotonic() - begin) / len(done) * (len(jobs) - len(done))
-            print(f"{done[-1]}; {len(done)} of {len(jobs)}, about {left:.0f} s left", flush=True)
-        time.sleep(0.1)
-    return sorted(done, key=lambda r: (r.robot, CASES.index(r.case), r.seed))
-
-
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -165,18 +143,20 @@ def main() -> None:
         print(json.dumps(asdict(episode(args.one[0], args.one[1], int(args.one[2]), args.periods, args.seconds))))
         return
     jobs = [(name, case, seed) for name in args.robots for seed in range(args.seeds) for case in CASES]
-    results = run_all(jobs, args.periods, args.seconds, args.jobs)
-    rows = summary(results)
+    common = ["--periods", str(args.periods), "--seconds", str(args.seconds)]
+    rows = parallel.run(__file__, [[*common, "--one", *map(str, job)] for job in jobs], args.jobs, str)
+    results = sorted((Result(**row) for row in rows), key=lambda r: (r.robot, CASES.index(r.case), r.seed))
+    table = summary(results)
     print(f"{'robot':10} {'case':12} {'solved':>7} {'cost':>8} {'late':>8} {'/ none':>7} {'+-':>6}")
-    for row in rows:
+    for row in table:
         print(f"{row['robot']:10} {row['case']:12} {row['solved']:>3}/{row['seeds']:<3} {row['cost']:8.4f} {row['late_cost']:8.4f} "
               f"{row['over_none']:7.3f} {row['over_none_error'] or 0:6.3f}")
     if args.json:
         figures = {"schema": 1, "command": "delay", "periods": args.periods, "seconds": args.seconds, "machine": report.machine(),
-                   "table": rows, "episodes": [asdict(r) for r in results]}
+                   "table": table, "episodes": [asdict(r) for r in results]}
         args.json.write_text(json.dumps(figures, indent=1) + "\n")
     if args.picture:
-        draw(rows, args.picture)
+        draw(table, args.picture)
 
 
 if __name__ == "__main__":

@@ -8,8 +8,6 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
 from dataclasses import dataclass
@@ -17,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import parallel
 import torch
 
 from mbrl_control import robot
@@ -71,32 +70,10 @@ def run(name: str, seed: int) -> dict[str, Any]:
     return out
 
 
-def seeds(text: str) -> list[int]:
-    """[0, 1, 2, 5] of `0-2,5`."""
-    out: list[int] = []
-    for part in text.split(","):
-        first, _, last = part.partition("-")
-        out += range(int(first), int(last or first) + 1)
-    return out
-
-
-def run_all(task: str, wanted: list[int], jobs: int) -> list[dict[str, Any]]:
-    """Every seed in a process of its own, `jobs` at a time."""
-    waiting, running, done = list(wanted), [], []
-    while waiting or running:
-        while waiting and len(running) < jobs:
-            command = [sys.executable, __file__, "--task", task, "--one", str(waiting.pop(0))]
-            running.append(subprocess.Popen(command, stdout=subprocess.PIPE, text=True))
-        for process in [p for p in running if p.poll() is not None]:
-            running.remove(process)
-            if process.returncode:
-                raise SystemExit(f"a seed failed with status {process.returncode}")
-            row = json.loads(process.communicate()[0].splitlines()[-1])
-            done.append(row)
-            print(f"seed {row['seed']}: solved {row['solved_s']} s, return {row.get('return_1000_steps', float('nan')):.1f}, "
-                  f"{row['wall_s']:.0f} s of wall time, {len(done)} of {len(wanted)}", flush=True)
-        time.sleep(0.2)
-    return sorted(done, key=lambda row: row["seed"])
+def tell(row: dict[str, Any]) -> str:
+    """What to say of a seed."""
+    gained = row.get("return_1000_steps", float("nan"))
+    return f"seed {row['seed']}: solved {row['solved_s']} s, return {gained:.1f}, {row['wall_s']:.0f} s of wall time"
 
 
 def main() -> None:
@@ -111,7 +88,8 @@ def main() -> None:
     if args.one is not None:
         print(json.dumps(run(args.task, args.one)))
         return
-    rows = run_all(args.task, seeds(args.seeds), args.jobs)
+    jobs = [["--task", args.task, "--one", str(seed)] for seed in parallel.seeds(args.seeds)]
+    rows = parallel.run(__file__, jobs, args.jobs, tell)
     solved = [row["solved_s"] if row["solved_s"] is not None else float("inf") for row in rows]
     figures: dict[str, Any] = {"schema": 1, "task": args.task, "machine": report.machine(), "median_solved_s": statistics.median(solved),
                                "worst_solved_s": max(solved), "solved": sum(np.isfinite(solved)), "seeds": len(rows), "runs": rows}
