@@ -1,8 +1,9 @@
-"""Writes docs/robot_yaml.md from the schema: `python docs/generate.py`. A test fails while the file is not up to date."""
+"""Writes robot_yaml.md from the schema and modes.md from the table of faults: `python docs/generate.py`. Tests fail while they are old."""
 
 from __future__ import annotations
 
 import dataclasses
+import math
 import re
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
@@ -10,6 +11,9 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 from pydantic.fields import FieldInfo
 
 from mbrl_control import parts, robot, schema
+from mbrl_control.runtime.controller import LOST, OLD
+from mbrl_control.runtime.faults import FAULTS, MEANINGS, Mode
+from mbrl_control.runtime.supervisor import BRAKE_S, HEALTHY_S
 
 TARGET = Path(__file__).parent / "robot_yaml.md"
 HEAD = """\
@@ -21,6 +25,29 @@ ship with the library lie in `mbrl_control/robots/`.
 All numbers are finite and in SI units, angles in radians. Unknown keys, a text where a number belongs, aliases, and names of signals that
 do not exist are refused, all mistakes at once, each with file, line and the nearest valid key.
 
+"""
+MODES_TARGET = Path(__file__).parent / "modes.md"
+MODES_HEAD = """\
+# Modes and faults
+
+Made from the code by `python docs/generate.py`; do not edit. The controller's tick is always in one of these modes; what changed it is
+published on `/diagnostics` in the same tick, and recorded with every command.
+
+| mode | what is sent |
+|---|---|
+{modes}
+
+Severity rises at once. DEGRADED ends with its fault. BRAKE and HOLD end {healthy:g} s after the last fault that asks for them; BRAKE becomes
+HOLD after {brake:g} s. LATCHED ends only by the service `~/reset` (std_srvs/Trigger), which is refused while the fault is still present, or by
+deactivating the node; control then goes on {healthy:g} s later.
+
+The state is old from {old:g} of `state_timeout_s` on (not before two ticks), stale from `state_timeout_s` on, and lost from {lost:g} times that on.
+An emergency stop is a `std_msgs/Bool` on the topic `estop`: true presses it. With the parameter `heartbeat_timeout_s` the silence of the topic
+`heartbeat` (`std_msgs/Empty`) counts as one.
+
+| fault | mode | what happened | what to do |
+|---|---|---|---|
+{faults}
 """
 SECTIONS = [
     ("Top level", robot.RobotSpec), ("`state`: a list of", schema.StateSignal), ("`command`: a list of", schema.CommandSignal),
@@ -128,5 +155,17 @@ def document() -> str:
     return HEAD + body.rstrip() + "\n"
 
 
+def modes_document() -> str:
+    """The page of modes and faults."""
+    modes = [f"| {mode.name} | {MEANINGS[mode]} |" for mode in Mode]
+    rows = []
+    for fault in FAULTS.values():
+        mode = fault.mode.name if fault.mode >= Mode.DEGRADED else "only told"
+        latch = f", LATCHED after {fault.latch_s:g} s" if math.isfinite(fault.latch_s) else ""
+        rows.append(f"| `{fault.code}` | {mode}{latch} | {fault.sentence} | {fault.action} |")
+    return MODES_HEAD.format(modes="\n".join(modes), faults="\n".join(rows), healthy=HEALTHY_S, brake=BRAKE_S, old=OLD, lost=LOST)
+
+
 if __name__ == "__main__":
     TARGET.write_text(document(), "utf-8")
+    MODES_TARGET.write_text(modes_document(), "utf-8")

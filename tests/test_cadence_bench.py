@@ -20,7 +20,7 @@ from mbrl_control import cli, robot
 from mbrl_control.errors import UserError
 from mbrl_control.planning.plan import Plan, Verdict
 from mbrl_control.runtime import cadence
-from mbrl_control.runtime.controller import Mode
+from mbrl_control.runtime.faults import Mode
 from mbrl_control.stack import bench_plant, cadence_bench, cadence_load, cadence_tick
 from mbrl_control.stack.cadence_bench import Settings
 from mbrl_control.stack.cadence_tick import PlanNote

@@ -21,6 +21,7 @@ def test_the_page_of_keys_is_up_to_date():
     generate = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(generate)
     assert (ROOT / "docs" / "robot_yaml.md").read_text() == generate.document(), "run: python docs/generate.py"
+    assert (ROOT / "docs" / "modes.md").read_text() == generate.modes_document(), "run: python docs/generate.py"
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: str(p.relative_to(ROOT)))

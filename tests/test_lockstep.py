@@ -10,8 +10,9 @@ import pytest
 from matplotlib import pyplot as plt
 
 from mbrl_control import robot
+from mbrl_control.errors import DataError
 from mbrl_control.planning.plan import Plan, Verdict
-from mbrl_control.runtime.controller import Mode
+from mbrl_control.runtime.faults import Mode
 from mbrl_control.stack import lockstep, picture, plants, report
 from mbrl_control.stack.run_log import RunLog
 from mbrl_control.stack.success import holds, solved_at
@@ -229,3 +230,21 @@ def test_conditions_compare_angles_around_the_circle_and_others_not():
     rate = spec.success.model_copy(update={"conditions": [spec.success.conditions[0].model_copy(update={"signal": "theta_dot"})]})
     spec = spec.model_copy(update={"success": rate})
     assert holds(spec, np.column_stack([np.zeros(3), [0.0, 2 * math.pi, -0.1]])).tolist() == [True, False, True]
+
+
+def test_data_that_is_too_little_for_a_fit_is_waited_for(tmp_path, monkeypatch):
+    spec = small()
+    made = lockstep.Lockstep(spec, plants.make("mujoco", spec), tmp_path, lockstep.Settings(4.0, 0))
+    refit, refused = made.trainer.refit, []
+
+    def too_little_at_first():
+        if len(refused) < 3:
+            refused.append(made.log.time[-1])
+            raise DataError("too little")
+        return refit()
+
+    monkeypatch.setattr(made.trainer, "refit", too_little_at_first)
+    log = made.run()
+    assert len(log.time) == 4.0 * spec.rate_hz
+    assert np.diff(refused) == pytest.approx(5 * spec.tick_s)
+    assert any(log.version)

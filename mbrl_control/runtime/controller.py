@@ -4,38 +4,25 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from enum import IntEnum
 from typing import Protocol
 
 import numpy as np
 
-from mbrl_control.planning.plan import Plan, PlanRequest
+from mbrl_control.planning.plan import Plan, PlanRequest, Verdict
 from mbrl_control.robot import RobotSpec
+from mbrl_control.runtime import supervisor
 from mbrl_control.runtime.excitation import excitation
+from mbrl_control.runtime.faults import Mode, mask
 from mbrl_control.runtime.layout import HISTORY_S
 from mbrl_control.runtime.safety import safe_action, safe_command
+from mbrl_control.runtime.supervisor import Supervision
 
 EXCITATION_TICKS = 4096
 STRAYED_S = 1.0
-
-
-class Mode(IntEnum):
-    """What the tick acts on; severity grows with the number."""
-
-    STANDBY = 0
-    EXPLORE = 1
-    ACTIVE = 2
-    DEGRADED = 3
-    BRAKE = 4
-
-
-REASONS = {
-    Mode.STANDBY: "no state has arrived yet: check that the state topics are published and that their names match",
-    Mode.EXPLORE: "smooth random excitation: there is no model yet, or plans failed to bring the robot back into its range",
-    Mode.ACTIVE: "following the newest plan",
-    Mode.DEGRADED: "the newest plan is older than three plan periods: the planner is late or gone",
-    Mode.BRAKE: "safe action: the state is stale or the plan has run out",
-}
+OLD, LOST = 0.4, 5.0
+"""Ages of the state, in time-outs, from which it is old (but not before two ticks) and lost."""
+EPSILON = 1e-9
+NO_FAULTS: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -53,6 +40,7 @@ class Decision:
         latency_s: seconds that the plan took; nan for none.
         state_age: seconds since the state was measured; nan for none.
         limited: the safety stage changed the command.
+        reasons: codes of the faults that brought the mode to where it is, the worst first.
     """
 
     time: float
@@ -65,13 +53,14 @@ class Decision:
     latency_s: float
     state_age: float
     limited: bool
+    reasons: tuple[str, ...] = ()
 
-    NAMES = ("mode", "plan_seq", "plan_age_s", "model_version", "cost", "latency_ms", "state_age_s", "limited")
+    NAMES = ("mode", "plan_seq", "plan_age_s", "model_version", "cost", "latency_ms", "state_age_s", "limited", "faults")
 
     def numbers(self) -> list[float]:
         """The named numbers of the topic `mbrl/decision`, in the order of NAMES."""
         return [float(self.mode), float(self.plan_seq), self.plan_age, float(self.model_version), self.cost,
-                1e3 * self.latency_s, self.state_age, float(self.limited)]
+                1e3 * self.latency_s, self.state_age, float(self.limited), float(mask(self.reasons))]
 
 
 class Link(Protocol):
@@ -97,6 +86,8 @@ class Controller:
 
     Attributes:
         reused: plan periods, since reset, in which no new plan arrived and the last one was used on.
+        outside: codes of faults found outside of the tick; whoever finds them sets it, and takes them away when they are over.
+        supervision: mode, reasons and what they follow from.
     """
 
     def __init__(self, spec: RobotSpec, link: Link, seed: int, lead_s: float = 0.02) -> None:
@@ -106,10 +97,17 @@ class Controller:
         self._every = max(1, round(spec.rate_hz / spec.plan_hz))
         self._lead = lead_s
         self._most_lead = 0.5 * spec.planner.horizon * spec.model_dt
+        self._old_s = max(2 * spec.tick_s, OLD * spec.state_timeout_s)
         self.reset()
 
     def reset(self) -> None:
-        """Forget state, plans and history: as after configure."""
+        """Forget everything: as after configure."""
+        self.outside = NO_FAULTS
+        self.supervision = Supervision()
+        self._released = False
+        self._forget()
+
+    def _forget(self) -> None:
         self.state: np.ndarray | None = None
         self.state_time = -math.inf
         self.last = self.spec.action_zero.copy()
@@ -128,9 +126,20 @@ class Controller:
     def new_episode(self) -> None:
         """The robot was put back to its start: forget state, plans and history, keep what was experienced and the last command."""
         ticks, seq, last, reused = self._fresh_ticks, self._seq, self.last, self.reused
-        self.reset()
+        self._forget()
         self._fresh_ticks, self.last, self.reused = ticks, last, reused
         self._seq = self._first_seq = seq
+
+    def begin(self) -> None:
+        """Control begins (again): as a new episode, with nothing latched and nothing counted."""
+        self.new_episode()
+        self.supervision = Supervision()
+        self._released = False
+        self.reused = 0
+
+    def release(self) -> None:
+        """An operator asks to leave LATCHED; it is granted in the next tick if nothing asks for LATCHED any more."""
+        self._released = True
 
     @property
     def experience_s(self) -> float:
@@ -146,40 +155,57 @@ class Controller:
         """Decide the command for the period that begins now. Never blocks, never raises on bad plans or states."""
         self._take_plans(now)
         age = now - self.state_time
-        fresh = self.state is not None and abs(age) <= self.spec.state_timeout_s
-        wanted, mode, plan = self._wanted(now, fresh)
+        fresh = self.state is not None and abs(age) <= self.spec.state_timeout_s + EPSILON
+        wanted, base, plan, faults = self._intended(now, self._fresh_ticks, self.last)
+        if self.state is None:
+            wanted, base, plan, faults = self.last, Mode.STANDBY, None, NO_FAULTS
+        self._supervise(base, faults | self._age_faults(age) | self.outside, now)
+        mode = self.supervision.mode
+        if mode >= Mode.BRAKE:
+            wanted = safe_action(self.spec, self.state if fresh else None, self.last)
         dt = now - self._last_time if self._last_time is not None else self.spec.tick_s
         command, limited = safe_command(self.spec, wanted, self.last, min(dt, 2 * self.spec.tick_s))
         self._remember(now, command)
         self._fresh_ticks += int(fresh)
         self._strayed = self._strayed + 1 if fresh and self._outside() else 0
         if fresh and self._ticks % self._every == 0:
-            self.reused += int(not self._arrived and mode in (Mode.ACTIVE, Mode.DEGRADED))
+            self.reused += int(not self._arrived and plan is not None and mode in (Mode.ACTIVE, Mode.DEGRADED))
             self._arrived = False
-            self._ask(now)
+            if abs(age) <= self._old_s + EPSILON:  # no model is to be fed a state that was extrapolated far
+                self._ask(now)
         self._ticks += 1
         nan = math.nan
         return Decision(now, command, mode, plan.seq if plan else -1, now - plan.start if plan else nan, plan.model_version if plan else 0,
-                        plan.cost if plan else nan, plan.latency_s if plan else nan, age if self.state is not None else nan, limited)
+                        plan.cost if plan else nan, plan.latency_s if plan else nan, age if self.state is not None else nan, limited,
+                        self.supervision.reasons)
 
-    def _wanted(self, now: float, fresh: bool) -> tuple[np.ndarray, Mode, Plan | None]:
-        if self.state is None:
-            return self.last, Mode.STANDBY, None
-        if not fresh:
-            return safe_action(self.spec, None, self.last), Mode.BRAKE, None
-        return self._intended(now, self._fresh_ticks, self.last)
+    def _supervise(self, base: Mode, faults: frozenset[str], now: float) -> None:
+        self.supervision = supervisor.step(self.supervision, base, faults, now, reset=self._released)
+        self._released = False
 
-    def _intended(self, at: float, ticks: int, last: np.ndarray) -> tuple[np.ndarray, Mode, Plan | None]:
-        """What plans held now say for a time `at`, at which `ticks` ticks with a fresh state have gone by."""
+    def _age_faults(self, age: float) -> frozenset[str]:
+        timeout = self.spec.state_timeout_s
+        if self.state is None or abs(age) <= self._old_s + EPSILON:
+            return NO_FAULTS
+        if abs(age) <= timeout + EPSILON:
+            return frozenset({"state_old"})
+        return frozenset({"state_stale", "state_lost"} if age > LOST * timeout + EPSILON else {"state_stale"})
+
+    def _intended(self, at: float, ticks: int, last: np.ndarray) -> tuple[np.ndarray, Mode, Plan | None, frozenset[str]]:
+        """What plans held now say for a time `at`, at which `ticks` ticks with a fresh state have gone by: command, mode, plan, faults."""
         plan = next((p for p in reversed(self._waiting) if at >= p.start - 1e-9), self._plan)
         lost = self._strayed * self.spec.tick_s > STRAYED_S
         if plan is None or lost or ticks * self.spec.tick_s < self.spec.trainer.explore_s:
-            return self._noise[ticks % EXCITATION_TICKS], Mode.EXPLORE, None
+            return self._noise[ticks % EXCITATION_TICKS], Mode.EXPLORE, None, NO_FAULTS
         action = plan.at(at)
         if action is None:
-            return safe_action(self.spec, self.state, last), Mode.BRAKE, plan
-        late = at - plan.start > 3 * self._every * self.spec.tick_s + self._lead
-        return action, Mode.DEGRADED if late else Mode.ACTIVE, plan
+            return safe_action(self.spec, self.state, last), Mode.ACTIVE, plan, frozenset({"plan_over"})
+        faults = NO_FAULTS
+        if at - plan.start > 3 * self._every * self.spec.tick_s + self._lead:
+            faults = frozenset({"plan_late"})
+        if plan.verdict == Verdict.FALLBACK:
+            faults |= {"plan_invalid"}
+        return action, Mode.ACTIVE, plan, faults
 
     def _outside(self) -> bool:
         """Whether the robot is where it should not be: plans failed to bring it back, so after a while excitation must."""
@@ -215,7 +241,8 @@ class Controller:
         times, sent = list(self._sent_time), list(self._sent)
         for k in range(1, ahead):
             at = now + k * tick
-            wanted = self._intended(at, self._fresh_ticks + k - 1, sent[-1])[0]
+            braking = self.supervision.mode >= Mode.BRAKE
+            wanted = sent[-1] if braking else self._intended(at, self._fresh_ticks + k - 1, sent[-1])[0]
             times.append(at)
             sent.append(safe_command(self.spec, wanted, sent[-1], tick)[0])
         assert self.state is not None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import IntEnum
 
@@ -78,3 +79,27 @@ _ALL = (
 )
 
 FAULTS: dict[str, Fault] = {fault.code: fault for fault in _ALL}
+"""By code. Logs name faults by their place here: new ones go to the end."""
+
+_BITS = {code: 1 << place for place, code in enumerate(FAULTS)}
+
+MEANINGS = {
+    Mode.INACTIVE: "not active: nothing is sent",
+    Mode.STANDBY: "no state has arrived yet: check that the state topics are published and that their names match",
+    Mode.EXPLORE: "smooth random excitation: there is no model yet, or plans failed to bring the robot back into its range",
+    Mode.ACTIVE: "following the newest plan",
+    Mode.DEGRADED: "following the newest plan, with a fault",
+    Mode.BRAKE: "safe action",
+    Mode.HOLD: "safe action, until everything has been sound for a second",
+    Mode.LATCHED: "safe action, until an operator calls ~/reset",
+}
+
+
+def mask(codes: Iterable[str]) -> int:
+    """Codes as a number for logs."""
+    return sum(_BITS[code] for code in set(codes))
+
+
+def codes(number: int) -> tuple[str, ...]:
+    """The codes in such a number; bits that are not known are left out."""
+    return tuple(code for code, bit in _BITS.items() if number & bit)

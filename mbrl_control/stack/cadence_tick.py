@@ -20,7 +20,8 @@ from mbrl_control.planning.plan import Plan, PlanRequest, Verdict
 from mbrl_control.priority import cores_for, freeze_garbage, pin, real_time
 from mbrl_control.robot import RobotSpec
 from mbrl_control.runtime.cadence import Cadence
-from mbrl_control.runtime.controller import Controller, Link, Mode
+from mbrl_control.runtime.controller import Controller, Link
+from mbrl_control.runtime.faults import Mode
 from mbrl_control.runtime.layout import WINNERS
 from mbrl_control.runtime.mailbox import Mailbox
 from mbrl_control.runtime.process_link import ProcessLink

@@ -6,7 +6,8 @@ import numpy as np
 from rich.table import Table
 
 from mbrl_control.robot import RobotSpec, wrap_angle
-from mbrl_control.runtime.controller import Mode
+from mbrl_control.runtime import faults
+from mbrl_control.runtime.faults import Mode
 from mbrl_control.stack.run_log import RunLog
 from mbrl_control.stack.success import holds
 
@@ -35,7 +36,7 @@ def table(spec: RobotSpec, log: RunLog, duration_s: float, missed: int | None = 
     recent = log.cost[-max(1, round(spec.rate_hz)):]
     goal = "within the goal" if holds(spec, np.asarray(log.state[-1])) else ""
     out.add_row("cost", f"{np.mean(recent):.3f} (mean of the last second)  {goal}" if recent else "")
-    out.add_row("mode", Mode(log.mode[-1]).name)
+    out.add_row("mode", "  ".join([Mode(log.mode[-1]).name, *faults.codes(log.faults[-1])]))
     latency = [1e3 * p.latency_s for p in log.plans[-100:]]
     out.add_row("plans", f"{len(log.plans)}, latency p50 {np.median(latency):.1f} ms, max {max(latency):.1f} ms" if latency else "none yet")
     published = sum(bool(r.version) for r in log.refits)

@@ -12,9 +12,11 @@ import numpy as np
 import torch
 
 from mbrl_control.costs import base as costs
+from mbrl_control.errors import DataError
 from mbrl_control.planning.plan import Plan, PlanRequest
 from mbrl_control.robot import RobotSpec
 from mbrl_control.runtime.controller import Controller
+from mbrl_control.runtime.faults import mask
 from mbrl_control.runtime.planner_worker import PlannerCore
 from mbrl_control.stack.run_log import RunLog
 from mbrl_control.stack.success import solved_at
@@ -129,7 +131,10 @@ class Lockstep:
             return
         self.trainer.set_data(self.log.episodes())
         if self.trainer.due():
-            self.trainer.refit()
+            try:
+                self.trainer.refit()
+            except DataError:  # too little of it lies where the robot may be; a trainer beside a robot waits for more, too
+                return
             self._busy_until = self._visible = now + self.settings.refit_latency_s
 
     def _stage_cost(self, state: np.ndarray, command: np.ndarray) -> float:
@@ -163,7 +168,7 @@ class Lockstep:
             state = self.plant.state()
             self.controller.on_state(now, state)
             decision = self.controller.tick(now)
-            log.add(now, state, decision.command, decision.mode, decision.model_version)
+            log.add(now, state, decision.command, decision.mode, decision.model_version, mask(decision.reasons))
             log.reused = self.controller.reused
             arrived = self.plant.step(decision.command, tick)
             log.cost.append(self._stage_cost(arrived, decision.command))

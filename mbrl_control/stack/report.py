@@ -16,7 +16,8 @@ import numpy as np
 
 from mbrl_control.planning.plan import Verdict
 from mbrl_control.robot import RobotSpec
-from mbrl_control.runtime.controller import REASONS, Mode
+from mbrl_control.runtime import faults
+from mbrl_control.runtime.faults import FAULTS, MEANINGS, Mode
 from mbrl_control.runtime.layout import WINNERS
 from mbrl_control.stack.run_log import RunLog
 from mbrl_control.stack.success import solved_at
@@ -93,13 +94,12 @@ def episode_parts(spec: RobotSpec, log: RunLog) -> list[dict[str, Any]]:
 
 
 def fault_parts(log: RunLog) -> list[dict[str, Any]]:
-    """The report's `faults`: degraded and worse modes, with count and first time."""
-    out = []
-    for mode in (Mode.DEGRADED, Mode.BRAKE):
-        at = [t for t, m in zip(log.time, log.mode, strict=True) if m == mode]
-        if at:
-            out.append({"code": mode.name, "count": len(at), "first_s": at[0], "action": REASONS[mode]})
-    return out
+    """The report's `faults`: degraded and worse modes, then the faults behind them, each with its count of ticks and first time."""
+    modes = [(mode.name, MEANINGS[mode], [m == mode for m in log.mode]) for mode in Mode if mode >= Mode.DEGRADED]
+    known = [faults.codes(number) for number in log.faults]
+    reasons = [(code, fault.action, [code in codes for codes in known]) for code, fault in FAULTS.items()]
+    return [{"code": code, "count": sum(there), "first_s": log.time[there.index(True)], "action": action}
+            for code, action, there in modes + reasons if any(there)]
 
 
 def build(spec: RobotSpec, log: RunLog, *, command: str, seed: int, wall_s: float, cadence: dict[str, Any], late: int = 0,

@@ -21,6 +21,7 @@ class RunLog:
         command: [A] per tick.
         cost: stage cost per tick.
         mode: controller's mode per tick.
+        faults: the faults behind it, as `mbrl_control.runtime.faults.mask` writes them.
         version: model version per tick.
         starts: tick numbers at which an episode begins.
         plans: every plan that arrived.
@@ -34,6 +35,7 @@ class RunLog:
     command: list[np.ndarray] = field(default_factory=list)
     cost: list[float] = field(default_factory=list)
     mode: list[int] = field(default_factory=list)
+    faults: list[int] = field(default_factory=list)
     version: list[int] = field(default_factory=list)
     starts: list[int] = field(default_factory=list)
     plans: list[Plan] = field(default_factory=list)
@@ -41,12 +43,13 @@ class RunLog:
     swaps: list[tuple[float, int]] = field(default_factory=list)
     reused: int | None = 0
 
-    def add(self, time: float, state: np.ndarray, command: np.ndarray, mode: int, version: int) -> None:
+    def add(self, time: float, state: np.ndarray, command: np.ndarray, mode: int, version: int, faults: int = 0) -> None:
         """Add a tick."""
         self.time.append(time)
         self.state.append(state)
         self.command.append(command)
         self.mode.append(mode)
+        self.faults.append(faults)
         self.version.append(version)
 
     def bounds(self) -> list[tuple[int, int]]:

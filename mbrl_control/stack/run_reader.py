@@ -16,7 +16,6 @@ from mbrl_control.data.message_types import decode
 from mbrl_control.data.tail import McapTail, TailMessage
 from mbrl_control.messages import StateReader, stamp_ns
 from mbrl_control.robot import RobotSpec
-from mbrl_control.runtime.controller import Decision
 from mbrl_control.runtime.layout import Layout
 from mbrl_control.stack.run_log import RunLog
 from mbrl_control.training.trainer import Refit
@@ -45,7 +44,7 @@ class RunReader:
         self._cost = costs.build(spec)
         self._tail = McapTail(run_dir / "bag", [*self._states.topics(), *OWN_TOPICS])
         self._origin: int | None = None
-        self._decision = (0, 0)
+        self._decision = (0, 0, 0)
         self._lines = 0
 
     def poll(self) -> RunLog:
@@ -62,12 +61,12 @@ class RunReader:
             self._take_command(stamp_ns(body) or message.log_time_ns, np.array(body.position, dtype=np.float64))
         elif name.endswith("mbrl/decision"):
             numbers = dict(zip(body.name, body.position, strict=True))
-            version = int(numbers[Decision.NAMES[3]])
+            mode, version, faults = int(numbers["mode"]), int(numbers["model_version"]), int(numbers.get("faults", 0))
             if self.log.mode:
-                self.log.mode[-1], self.log.version[-1] = int(numbers[Decision.NAMES[0]]), version
+                self.log.mode[-1], self.log.version[-1], self.log.faults[-1] = mode, version, faults
             if version and version != self._decision[1]:
                 self.log.swaps.append((self.log.time[-1] if self.log.time else 0.0, version))
-            self._decision = (int(numbers[Decision.NAMES[0]]), version)
+            self._decision = (mode, version, faults)
         elif name.endswith("mbrl/plan"):
             self.vectors.append(np.asarray(body.data))
             self.log.plans.append(self._layout.unpack_plan(self.vectors[-1][: self._layout.plan_size])[0])

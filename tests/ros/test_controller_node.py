@@ -13,11 +13,12 @@ from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState, GetState
 from sensor_msgs.msg import JointState
-from std_msgs.msg import Float64MultiArray
+from std_msgs.msg import Bool, Float64MultiArray
+from std_srvs.srv import Trigger
 from trajectory_msgs.msg import JointTrajectory
 
 from mbrl_control import robot
-from mbrl_control.runtime.controller import Mode
+from mbrl_control.runtime.faults import Mode
 
 CONFIGURE, ACTIVATE, DEACTIVATE, CLEANUP = (
     Transition.TRANSITION_CONFIGURE, Transition.TRANSITION_ACTIVATE, Transition.TRANSITION_DEACTIVATE, Transition.TRANSITION_CLEANUP)
@@ -105,6 +106,10 @@ def test_silent_until_active_then_on_time_and_at_rest_in_the_end(probe, start, r
     assert (run_dir / "controller.json").exists()
 
 
+def mode(decisions):
+    return by_name(decisions[-1])["mode"]
+
+
 def params_file():
     return Path(__file__).parents[2] / "ros2_ws/src/mbrl_control_ros/config/params.yaml"
 
@@ -153,18 +158,20 @@ def active(probe, start, run_dir):
 def test_a_silent_robot_gets_the_safe_action_until_it_speaks_again(probe, active):
     _, speaker, commands, decisions = active
     speaker.speaks = False
-    probe.until(lambda: by_name(decisions[-1])["mode"] == Mode.BRAKE, "the safe action")
+    probe.until(lambda: mode(decisions) == Mode.BRAKE, "the safe action")
+    probe.until(lambda: mode(decisions) == Mode.LATCHED, "what follows half a second without states")
     wait_for_commands(probe, commands)
     assert {c.data[0] for c in commands[-10:]} == {0.0}
     speaker.speaks = True
-    probe.until(lambda: by_name(decisions[-1])["mode"] == Mode.EXPLORE, "control again")
+    probe.until(lambda: probe.call(Trigger, "controller/reset", Trigger.Request()).success, "the release")
+    probe.until(lambda: mode(decisions) == Mode.EXPLORE, "control again")
 
 
 def test_implausible_states_are_refused_and_told(probe, active):
     _, speaker, _, decisions = active
     told = probe.listen(DiagnosticArray, "/diagnostics")
     speaker.position = [3.0, math.nan]
-    probe.until(lambda: by_name(decisions[-1])["mode"] == Mode.BRAKE, "the safe action")
+    probe.until(lambda: mode(decisions) >= Mode.BRAKE, "the safe action")
     speaker.position = [3.0, 99.0]  # outside its bounds
 
     def reported():
@@ -172,7 +179,7 @@ def test_implausible_states_are_refused_and_told(probe, active):
                 and any(v.key == "last_rejected" and "'x' = 99" in v.value for v in s.values)]
 
     probe.until(reported, "a report of it")
-    assert by_name(decisions[-1])["mode"] == Mode.BRAKE
+    assert mode(decisions) >= Mode.BRAKE
 
 
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT])
@@ -249,3 +256,32 @@ def test_on_simulated_time_the_stamps_are_the_simulators_and_the_cadence_stays(p
     assert stamp(decisions[-1]) < 60
     times = [by_name(d)["time_s"] for d in decisions]
     assert (times[-1] - times[0]) / (len(times) - 1) == pytest.approx(0.02, rel=0.1)
+
+
+
+def test_an_emergency_stop_latches_until_it_is_released_and_reset(probe, active):
+    _, _, commands, decisions = active
+    told = probe.listen(DiagnosticArray, "/diagnostics")
+    button = probe.node.create_publisher(Bool, "estop", 10)
+    probe.until(lambda: button.get_subscription_count() == 1, "the controller listening to the stop")
+    button.publish(Bool(data=True))
+    probe.until(lambda: mode(decisions) == Mode.LATCHED, "the stop")
+    wait_for_commands(probe, commands)
+    assert {c.data[0] for c in commands[-10:]} == {0.0}
+    assert any("emergency stop" in s.message and "~/reset" in s.message for m in told for s in m.status)
+    answer = probe.call(Trigger, "controller/reset", Trigger.Request())
+    assert (answer.success, "estop" in answer.message) == (False, True)
+    button.publish(Bool(data=False))
+    probe.until(lambda: probe.call(Trigger, "controller/reset", Trigger.Request()).success, "the release")
+    probe.until(lambda: mode(decisions) == Mode.EXPLORE, "control again")
+    assert not probe.call(Trigger, "controller/reset", Trigger.Request()).success  # nothing to reset
+
+
+def test_a_second_publisher_on_the_command_topic_stops_the_robot_until_it_is_gone(probe, active):
+    _, _, commands, decisions = active
+    rival = probe.node.create_publisher(Float64MultiArray, "commands", 1)
+    probe.until(lambda: mode(decisions) in (Mode.BRAKE, Mode.HOLD), "the safe action")
+    wait_for_commands(probe, commands)
+    assert {c.data[0] for c in commands[-10:]} == {0.0}
+    probe.node.destroy_publisher(rival)
+    probe.until(lambda: mode(decisions) == Mode.EXPLORE, "control again")

@@ -14,7 +14,8 @@ import pytest
 from fakes import FakeLink, plan_of, spec_with
 
 from mbrl_control.planning.plan import Plan, Verdict
-from mbrl_control.runtime.controller import Controller, Mode
+from mbrl_control.runtime.controller import Controller
+from mbrl_control.runtime.faults import Mode
 
 START = np.array([0.0, 3.1, 0.0, 0.0])
 TICK = 0.02
@@ -76,18 +77,61 @@ def test_one_plan_is_asked_for_every_plan_period():
     assert [r.seq for r in link.requests] == list(range(50))
 
 
-def test_a_stale_state_gives_the_safe_action_within_the_time_out_and_asks_nothing():
+def test_a_state_that_ages_degrades_after_two_ticks_brakes_after_its_time_out_and_latches_after_five():
     link = FakeLink()
     controller = ready(link, command={"max_rate": None}, safe_action="zero")
     link.answer = constant(controller.spec)
     drive(controller, 10)
     asked = len(link.requests)
-    decisions = drive(controller, 20, begin=10, states=False)  # newest state at 0.18 s, time-out 0.1 s
-    assert [d.mode for d in decisions[:4]] == 4 * [Mode.ACTIVE]
-    assert {d.mode for d in decisions[5:]} == {Mode.BRAKE}
+    decisions = drive(controller, 30, begin=10, states=False)  # newest state at 0.18 s, time-out 0.1 s
+    expected = 2 * [Mode.ACTIVE] + 3 * [Mode.DEGRADED] + 20 * [Mode.BRAKE] + 5 * [Mode.LATCHED]
+    ages = [round(d.time - 0.18, 6) for d in decisions]
+    assert expected == [Mode.ACTIVE if a <= 0.04 else Mode.DEGRADED if a <= 0.1 else Mode.BRAKE if a <= 0.5 else Mode.LATCHED for a in ages]
+    assert [d.mode for d in decisions] == expected
     assert {float(d.command[0]) for d in decisions[5:]} == {0.0}
-    assert len(link.requests) - asked <= 3
-    assert [d.mode for d in drive(controller, 3, begin=30)] == [Mode.DEGRADED, Mode.ACTIVE, Mode.ACTIVE]  # recovers with states
+    assert len(link.requests) - asked <= 1  # nothing is planned from a state older than two ticks
+    assert [d.reasons[0] for d in decisions[2:26:23]] == ["state_old", "state_lost"]
+
+
+def test_after_a_gap_it_goes_on_after_a_second_of_fresh_states():
+    link = FakeLink()
+    controller = ready(link, safe_action="zero")
+    link.answer = constant(controller.spec)
+    drive(controller, 10)
+    assert drive(controller, 8, begin=10, states=False)[-1].mode == Mode.BRAKE
+    decisions = drive(controller, 60, begin=18)  # the last stale tick was at 0.34 s
+    assert min(d.mode for d in decisions[:49]) >= Mode.BRAKE
+    assert {float(d.command[0]) for d in decisions[:49]} == {0.0}
+    assert {d.mode for d in decisions[49:]} == {Mode.ACTIVE}
+    assert decisions[-1].command == pytest.approx([0.5])
+
+
+def test_after_it_latched_an_operator_releases_it_and_a_second_later_it_goes_on():
+    link = FakeLink()
+    controller = ready(link)
+    link.answer = constant(controller.spec)
+    drive(controller, 10)
+    drive(controller, 40, begin=10, states=False)
+    assert {d.mode for d in drive(controller, 100, begin=50)} == {Mode.LATCHED}
+    controller.release()
+    modes = [d.mode for d in drive(controller, 60, begin=150)]
+    assert modes == 50 * [Mode.BRAKE] + 10 * [Mode.ACTIVE]
+
+
+def test_what_is_found_outside_of_the_tick_counts_in_the_next_one():
+    link = FakeLink()
+    controller = ready(link, safe_action="zero", command={"max_rate": None})
+    link.answer = constant(controller.spec)
+    drive(controller, 10)
+    controller.outside = frozenset({"estop"})
+    decision = drive(controller, 1, begin=10)[0]
+    assert (decision.mode, decision.reasons, decision.command.tolist()) == (Mode.LATCHED, ("estop",), [0.0])
+    controller.release()  # while the button is still pressed
+    assert drive(controller, 1, begin=11)[0].mode == Mode.LATCHED
+    controller.outside = frozenset()
+    assert drive(controller, 100, begin=12)[-1].mode == Mode.LATCHED
+    controller.begin()
+    assert drive(controller, 1, begin=112)[0].mode == Mode.EXPLORE
 
 
 def test_states_that_are_not_finite_or_older_are_dropped():
@@ -318,13 +362,15 @@ def test_a_hundred_thousand_ticks_of_everything_wrong(mode):
         if draw.random() < 0.97 and (k // 100) % 7:
             state = START if draw.random() < 0.9 else np.array(draw.choices(odd, k=4))
             controller.on_state(now - draw.choice([0.0, 0.01, 0.2]), state)
+        if draw.random() < 0.01:
+            controller.release()
         decision = controller.tick(now)
         modes.add(decision.mode)
         command = decision.command
         wrong += not (abs(command[0]) <= 1 and abs(command[0] - last[0]) <= 4.0 * 2 * TICK + 1e-9)  # a nan is never so
         last = command
     assert wrong == 0
-    assert modes == set(Mode)
+    assert modes == set(Mode) - {Mode.INACTIVE}
 
 
 def test_nothing_that_the_tick_imports_brings_torch_along():

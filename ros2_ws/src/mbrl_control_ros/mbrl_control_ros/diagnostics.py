@@ -9,7 +9,8 @@ import numpy as np
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 
 from mbrl_control.robot import RobotSpec
-from mbrl_control.runtime.controller import REASONS, Decision, Mode
+from mbrl_control.runtime.controller import Decision
+from mbrl_control.runtime.faults import FAULTS, MEANINGS, Mode
 
 LATE_SHARE = 0.1
 """A tick later than this share of the period is worth a warning."""
@@ -20,7 +21,15 @@ _LEVEL = {
     Mode.ACTIVE: DiagnosticStatus.OK,
     Mode.DEGRADED: DiagnosticStatus.WARN,
     Mode.BRAKE: DiagnosticStatus.ERROR,
+    Mode.HOLD: DiagnosticStatus.ERROR,
+    Mode.LATCHED: DiagnosticStatus.ERROR,
 }
+
+
+def explanation(decision: Decision) -> str:
+    """What the mode means, and for each fault behind it what happened and what to do."""
+    sentences = [f"{FAULTS[code].sentence}: {FAULTS[code].action}" for code in decision.reasons]
+    return "; ".join([MEANINGS[decision.mode], *sentences])
 
 
 class Figures:
@@ -41,7 +50,7 @@ class Figures:
         self._since = now
         self._missed_before = self.missed
         self._lateness: list[float] = []
-        self._modes: list[Mode] = []
+        self._decisions: list[Decision] = []
         self._last: Decision | None = None
         self._rejected = 0
 
@@ -56,7 +65,7 @@ class Figures:
             self._since = decision.time - self._spec.tick_s
         self._last = decision
         self._lateness.append(lateness_s)
-        self._modes.append(decision.mode)
+        self._decisions.append(decision)
         self.missed += missed
 
     def report(self, now: float, stamp: Any, worker_running: bool, restarts: int) -> DiagnosticArray:
@@ -72,6 +81,18 @@ class Figures:
         array = DiagnosticArray(status=statuses)
         array.header.stamp = stamp
         self._begin(now)
+        return array
+
+    def change(self, decision: Decision, stamp: Any) -> DiagnosticArray:
+        """The message for a change of mode, to be sent in the tick in which it happened: each fault behind it, and what to do.
+
+        Args:
+            decision: of that tick.
+            stamp: for the header.
+        """
+        array = DiagnosticArray(status=[self._status("mode", _LEVEL[decision.mode], explanation(decision), mode=decision.mode.name,
+                                                     faults=" ".join(decision.reasons))])
+        array.header.stamp = stamp
         return array
 
     def _status(self, task: str, level: bytes, sentence: str, **values: Any) -> DiagnosticStatus:
@@ -95,9 +116,10 @@ class Figures:
 
     def _control(self) -> DiagnosticStatus:
         assert self._last is not None
-        worst = max(self._modes)
-        level = max(_LEVEL[worst], DiagnosticStatus.WARN if self._rejected else DiagnosticStatus.OK)
-        return self._status("control", level, REASONS[worst], mode=self._last.mode.name, worst_mode=worst.name,
+        worst = max(self._decisions, key=lambda decision: decision.mode)
+        level = max(_LEVEL[worst.mode], DiagnosticStatus.WARN if self._rejected else DiagnosticStatus.OK)
+        return self._status("control", level, explanation(worst), mode=self._last.mode.name, worst_mode=worst.mode.name,
+                            faults=" ".join(worst.reasons),
                             state_age_ms=1e3 * self._last.state_age, states_rejected=self._rejected, last_rejected=self._reason)
 
     def _planner(self, running: bool, restarts: int) -> DiagnosticStatus:

@@ -1,0 +1,192 @@
+"""The loop of the controller node: states in, one command each period out, and what is told about it."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from builtin_interfaces.msg import Time
+from diagnostic_msgs.msg import DiagnosticArray
+from rclpy.duration import Duration
+from rclpy.lifecycle import LifecycleNode
+from rclpy.publisher import Publisher
+from sensor_msgs.msg import JointState
+from std_msgs.msg import Bool, Empty, Float64MultiArray
+
+from mbrl_control import robot
+from mbrl_control.messages import DECISION_TOPIC, STAMPED_COMMAND_TOPIC, CommandWriter, StateReader
+from mbrl_control.robot import RobotSpec
+from mbrl_control.runtime.cadence import Cadence
+from mbrl_control.runtime.controller import Controller, Decision
+from mbrl_control.runtime.faults import Mode
+from mbrl_control.runtime.operator import OperatorWatch
+from mbrl_control.runtime.process_link import ProcessLink
+from mbrl_control.runtime.wind_down import wind_down
+from mbrl_control_ros import qos
+from mbrl_control_ros.diagnostics import Figures
+from mbrl_control_ros.interfaces import PLAN_TOPIC, message_class
+
+DECISION_NAMES = [*Decision.NAMES, "time_s", "lateness_us"]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the node's parameters say.
+
+    Attributes:
+        robot: name or path of the robot's YAML.
+        run_dir: folder of the run.
+        store: folder of the model store.
+        seed: of excitation and planner.
+        anytime: the planner ends early when its time is up.
+        use_stamps: the age of a state from its header stamp, not from its receipt.
+        heartbeat_s: the operator's heartbeat may be silent for so long; 0: none is expected.
+    """
+
+    robot: str
+    run_dir: Path
+    store: Path
+    seed: int
+    anytime: bool
+    use_stamps: bool
+    heartbeat_s: float
+
+
+class Loop:
+    """What exists between configure and cleanup: the core, its planner's process, subscriptions and publishers.
+
+    Args:
+        node: that owns the topics.
+        settings: see there.
+        tell: publishes diagnostics.
+
+    Attributes:
+        active: whether commands are sent.
+    """
+
+    def __init__(self, node: LifecycleNode, settings: Settings, tell: Callable[[DiagnosticArray], None]) -> None:
+        self.node, self._settings, self._tell = node, settings, tell
+        self.active = False
+        self.spec: RobotSpec = robot.load(settings.robot)
+        self._reader = StateReader(self.spec)
+        self._writer = CommandWriter(self.spec, lambda kind: message_class(kind)())
+        states = {topic: message_class(kind) for topic, kind in self._reader.topics().items()}
+        self._received: dict[str, float] = {}
+        self._sent_plan: Any = None
+        self.figures = Figures(self.spec, node.get_name())
+        logs = settings.run_dir / "logs"
+        logs.mkdir(parents=True, exist_ok=True)
+        self.link = ProcessLink(settings.robot, self.spec, settings.store, settings.seed, logs / "planner.log",
+                                iterations_fixed=not settings.anytime)
+        self.core = Controller(self.spec, self.link, settings.seed)
+        self.cadence = Cadence(self.spec.tick_s)
+        self._subscriptions = [node.create_subscription(kind, topic, self._on_state(topic), qos.NEWEST) for topic, kind in states.items()]
+        self._commands = {t: node.create_publisher(message_class(k), t, qos.COMMAND) for t, k in self._writer.topics().items()}
+        self._stamped = node.create_publisher(JointState, STAMPED_COMMAND_TOPIC, qos.STREAM)
+        self._decisions = node.create_publisher(JointState, DECISION_TOPIC, qos.STREAM)
+        self._plans = node.create_publisher(Float64MultiArray, PLAN_TOPIC, qos.STREAM)
+        self._command_names = list(self.spec.command_names)
+        self._operator = OperatorWatch(settings.heartbeat_s)
+        self._subscriptions += [node.create_subscription(Bool, "estop", lambda message: self._operator.stop(message.data), qos.STREAM),
+                                node.create_subscription(Empty, "heartbeat", lambda _: self._operator.beat(time.monotonic()), qos.STREAM)]
+        self.link.start()
+
+    def begin(self) -> None:
+        """Forget what is from before: a plan made then, states and commands; deadlines count from now."""
+        self.link.receive(time.monotonic())
+        self.core.begin()
+        self.cadence = Cadence(self.spec.tick_s)
+        self.active = True
+
+    def rest(self) -> None:
+        """Bring the robot to rest and stop sending; what was measured is saved."""
+        self.active = False
+        self._wind_down()
+        self.save_figures()
+
+    def save_figures(self) -> None:
+        """Leave the figures since activation in `controller.json` of the run's folder."""
+        late, cadence = self.cadence.lateness_us(), self.cadence
+        figures = {"rate_hz": self.spec.rate_hz, "ticks": cadence.ticks, "missed": cadence.missed, "lateness_us": late}
+        partial = self._settings.run_dir / "controller.json.partial"
+        more = {"planner_restarts": self.link.restarts, "plans_reused": self.core.reused}
+        partial.write_text(json.dumps({"cadence": figures, **more}) + "\n", "utf-8")
+        partial.replace(self._settings.run_dir / "controller.json")
+
+    def close(self) -> None:
+        """End the planner's process and give up the topics."""
+        self.link.stop()
+        for subscription in self._subscriptions:
+            self.node.destroy_subscription(subscription)
+        for publisher in self._all_publishers():
+            self.node.destroy_publisher(publisher)
+
+    def _all_publishers(self) -> list[Publisher[Any]]:
+        return [*self._commands.values(), self._stamped, self._decisions, self._plans]
+
+    def _on_state(self, topic: str) -> Callable[[Any], None]:
+        def callback(message: Any) -> None:
+            ros_now = self.node.get_clock().now().nanoseconds
+            fault = self._reader.update(topic, message, ros_now)
+            if fault:
+                self.figures.reject(fault)
+                self.node.get_logger().warning(f"refused a state on '{topic}': {fault}", throttle_duration_sec=1.0)
+                return
+            now = time.monotonic()
+            self._received[topic] = now
+            if self._reader.complete():
+                by_stamp = now - max(0, ros_now - self._reader.oldest_ns()) * 1e-9
+                measured = by_stamp if self._settings.use_stamps else min(self._received.values())
+                self.core.on_state(measured, self._reader.values.copy())
+
+        return callback
+
+    def tick(self, idle: Callable[[float], None]) -> None:
+        """Serve callbacks until the next deadline, then decide and send the command of the period that begins, and tell about it."""
+        missed_before = self.cadence.missed
+        lateness_s = -self.cadence.wait(idle) + time.monotonic()
+        if not self.active:
+            return
+        # The newest deadline gone by, so that time stays on the grid that plans are made for.
+        now = self.cadence.next - self.cadence.period
+        self.core.outside = self._faults()
+        before, decision = self.core.supervision.mode, self.core.tick(now)
+        stamp = self.send(decision.command)
+        message = JointState(name=DECISION_NAMES, position=[*decision.numbers(), now, 1e6 * lateness_s])
+        message.header.stamp = stamp
+        self._decisions.publish(message)
+        if self.link.last_vector is not self._sent_plan:
+            self._sent_plan = self.link.last_vector
+            self._plans.publish(Float64MultiArray(data=self._sent_plan.tolist()))
+        self.figures.tick(decision, lateness_s, self.cadence.missed - missed_before)
+        if decision.mode != before and max(decision.mode, before) >= Mode.DEGRADED:
+            self._tell(self.figures.change(decision, stamp))
+
+    def _faults(self) -> frozenset[str]:
+        """Codes of what is wrong outside of the tick's own sight."""
+        found = self._operator.faults(time.monotonic())
+        return found if all(self.node.count_publishers(topic) <= 1 for topic in self._commands) else found | {"second_publisher"}
+
+    def send(self, command: np.ndarray) -> Time:
+        """Publish a command [A] on the robot's topics, and its stamped twin. Returns the stamp."""
+        now = self.node.get_clock().now()
+        for topic, message in self._writer.messages(command, now.nanoseconds):
+            self._commands[topic].publish(message)
+        twin = JointState(name=self._command_names, position=command.tolist())
+        twin.header.stamp = stamp = now.to_msg()
+        self._stamped.publish(twin)
+        return stamp
+
+    def _wind_down(self) -> None:
+        """Bring the robot to rest, one command a period, and see that the last one has left."""
+        for command in wind_down(self.spec, self.core.last):
+            self.send(command)
+            self.core.last = command  # what the next activation starts from
+            time.sleep(self.spec.tick_s)
+        for publisher in self._commands.values():
+            publisher.wait_for_all_acked(Duration(seconds=0.2))
