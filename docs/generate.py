@@ -37,13 +37,13 @@ published on `/diagnostics` in the same tick, and recorded with every command.
 |---|---|
 {modes}
 
-Severity rises at once. DEGRADED ends with its fault. BRAKE and HOLD end {healthy:g} s after the last fault that asks for them; BRAKE becomes
-HOLD after {brake:g} s. LATCHED ends only by the service `~/reset` (std_srvs/Trigger), which is refused while the fault is still present, or by
-deactivating the node; control then goes on {healthy:g} s later.
+Severity rises at once. DEGRADED ends with its fault. BRAKE and HOLD end {healthy:g} s after the last fault that asks for them;
+BRAKE becomes HOLD after {brake:g} s. LATCHED ends only by the service `~/reset` (std_srvs/Trigger), which is refused while the
+fault is still present, or by deactivating the node; control then goes on {healthy:g} s later.
 
-The state is old from {old:g} of `state_timeout_s` on (not before two ticks), stale from `state_timeout_s` on, and lost from {lost:g} times that on.
-An emergency stop is a `std_msgs/Bool` on the topic `estop`: true presses it. With the parameter `heartbeat_timeout_s` the silence of the topic
-`heartbeat` (`std_msgs/Empty`) counts as one.
+The state is old from {old:g} of `state_timeout_s` on (not before two ticks), stale from `state_timeout_s` on, and lost from {lost:g}
+times that on. An emergency stop is a `std_msgs/Bool` on the topic `estop`: true presses it. With the parameter
+`heartbeat_timeout_s` the silence of the topic `heartbeat` (`std_msgs/Empty`) counts as one.
 
 | fault | mode | what happened | what to do |
 |---|---|---|---|

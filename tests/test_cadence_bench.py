@@ -116,6 +116,7 @@ def test_ticks_missed_are_counted_with_their_time(ticks):
     assert (found["cadence"]["ticks"], found["cadence"]["missed"]) == (20, 2)
     # the deadline of the first tick is 0, that of the eleventh 0.2 s
     assert [(round(at, 4), count) for at, count in found["cadence"]["missed_at_s"]] == [(0.2, 2)]
+    assert found["cadence"]["missed_at"] == [(pytest.approx(made.began + 0.2), pytest.approx(0.05, abs=1e-4))]
     assert found["cadence"]["lateness_us"]["max"] == pytest.approx(50_000, abs=100)
     numbers = dict(zip(cadence_tick.PROGRESS, made.progress(), strict=True))
     assert (numbers["ticks"], numbers["missed"]) == (20, 2)
@@ -263,6 +264,10 @@ def test_real_processes_bound_and_not_with_swaps(tmp_path, small, monkeypatch):
     for run in found["runs"]:
         assert 180 <= run["cadence"]["ticks"] + run["cadence"]["missed"] < 180 + 50
         assert set(run["cadence"]["lateness_us"]) == {"p50", "p99", "max"}
+        machine = run["cadence"]["machine"]
+        assert set(machine) == {"freezes", "max_ms", "total_ms", "missed_in_freezes", "priority", "watched_s"}
+        assert machine["watched_s"] > 3.6
+        assert 0 <= machine["missed_in_freezes"] <= run["cadence"]["missed"]
         planner = run["planner"]
         assert planner["plans"] == planner["met"] + planner["early_stop"] + planner["fallback"] > 10
         assert run["swaps"]["published"] >= 3

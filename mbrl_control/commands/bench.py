@@ -1,4 +1,4 @@
-"""`mbrl bench`: what this machine can keep: ticks on time beside planner and trainer, and plans within their period."""
+"""`mbrl bench`: what this machine can keep: ticks on time by itself, ticks beside planner and trainer, and plans within their period."""
 
 from __future__ import annotations
 
@@ -15,7 +15,9 @@ from mbrl_control.errors import UserError
 
 if TYPE_CHECKING:  # these import torch, which --help must not wait for
     from mbrl_control.runtime.fit_check import Fit
+    from mbrl_control.runtime.freezes import Seen
     from mbrl_control.stack.cadence_bench import Progress
+    from mbrl_control.stack.machine_bench import Held
 
 
 def parse_rates(text: str) -> tuple[float, ...]:
@@ -122,16 +124,65 @@ def runs_table(runs: list[dict[str, Any]]) -> Table:
 
 def say(result: dict[str, Any]) -> None:
     """What else must be known about a run."""
+    from mbrl_control.commands.show import missed_sentence  # noqa: PLC0415
+
     for sentence in sorted({sentence for run in result["runs"] for sentence in run["refused"]}):
         console.print(f"note: {sentence}", highlight=False, markup=False)
     for run in result["runs"]:
         name = f"{run['rate_hz']:g} Hz, cores {binding(run['pinned'])}"
+        if (sentence := missed_sentence(run["cadence"])) is not None:
+            console.print(f"{name}: {sentence}", highlight=False, soft_wrap=True)
         if not run["planner"]["plans"]:
             console.print(f"note: {name}: the planner made no plan", highlight=False)
         if run["trainer"]["ended_early"]:
             console.print(f"note: {name}: the trainer ended before the ticks did", highlight=False)
     if result["interrupted"]:
         console.print("interrupted: the figures are of what there is", highlight=False)
+
+
+def machine(
+    seconds: Annotated[float, typer.Option(min=1.0, help="of watching; Ctrl-C ends it with what was seen")] = 60.0,
+    json_path: Json = None,
+) -> None:
+    """Watch how long this machine stands still by itself, with no stack running, and say which tick rates that leaves.
+
+    A bare loop waits on every core; where all of them are late at once, the machine (its host, its firmware) stood still, and no program on
+    it could have kept a tick. Run it while the machine does what it does beside the robot.
+    """
+    from dataclasses import asdict  # noqa: PLC0415
+
+    from mbrl_control.stack import machine_bench, report  # noqa: PLC0415
+
+    with console.status(f"watching for {seconds:g} s"):
+        seen = machine_bench.measure(seconds)
+    rates = machine_bench.rates(seen)
+    if json_path is not None:
+        report.save({"schema": 1, "command": f"mbrl bench machine --seconds {seconds:g}", "machine": report.machine(), **asdict(seen),
+                     "rates": [{**asdict(rate), "held": rate.held} for rate in rates]}, json_path)
+    console.print(machine_table(rates))
+    console.print(machine_verdict(seen, rates), highlight=False, soft_wrap=True)
+
+
+def machine_table(rates: list[Held]) -> Table:
+    """Freezes against the period of ticks; at most 100 columns."""
+    table = Table(width=78, title="the machine by itself: freezes against the period of ticks", title_justify="left")
+    for name in ("Hz", "period ms", "longest freeze", "freezes that long", "held"):
+        table.add_column(name, justify="right")
+    for rate in rates:
+        table.add_row(f"{rate.rate_hz:g}", f"{1e3 / rate.rate_hz:g}", f"{100 * rate.share:.0f} % of it", str(rate.freezes),
+                      "yes" if rate.held else "no")
+    return table
+
+
+def machine_verdict(seen: Seen, rates: list[Held]) -> str:
+    """What the table comes to, in a sentence or two."""
+    stood = (f"stood still {seen.freezes} time{'s' * (seen.freezes > 1)}, {seen.max_ms:.1f} ms at the longest" if seen.freezes
+             else f"never stood still for more than {seen.threshold_ms:g} ms")
+    held = [f"{rate.rate_hz:g}" for rate in rates if rate.held]
+    can = f"it held {', '.join(held)} Hz by itself" if held else f"it did not hold even {rates[0].rate_hz:g} Hz by itself"
+    hint = "" if seen.priority else ("\nnote: these are hints only, as other processes may have caused them: allow real-time priority with "
+                                     "'rtprio' in limits.conf")
+    return f"in {seen.watched_s:.0f} s this machine {stood}: {can}{hint}"
 
 
 def plan(robot_name: Robot = "cartpole", json_path: Json = None) -> None:
@@ -173,6 +224,7 @@ def add(app: typer.Typer) -> None:
     """Join the program."""
     bench = typer.Typer(help="What this machine can keep: ticks on time, plans within their period.", no_args_is_help=True,
                         rich_markup_mode=None)
+    bench.command()(machine)
     bench.command()(cadence)
     bench.command()(plan)
     app.add_typer(bench, name="bench")

@@ -13,6 +13,18 @@ def _number(value: Any, unit: str = "", digits: int = 1) -> str:
     return "–" if value is None else f"{value:.{digits}f}{unit}"
 
 
+def missed_sentence(cadence: dict[str, Any]) -> str | None:
+    """Whether the machine itself missed the ticks that were missed; None when none were, or nothing is known of the machine."""
+    missed, machine = cadence["missed"], cadence.get("machine")
+    if not missed or machine is None or machine["missed_in_freezes"] is None:
+        return None
+    its = machine["missed_in_freezes"]
+    longest = f"longest freeze {machine['max_ms']:.0f} ms" if machine["freezes"] else "it did not freeze"
+    doubt = "" if machine["priority"] else "; a hint only: no real-time priority"
+    return (f"{missed} missed tick{'s' * (missed > 1)}, {its or 'none'} of {'them' if missed > 1 else 'it'} "
+            f"while the machine itself stood still ({longest}{doubt})")
+
+
 def summary(report: dict[str, Any], run_dir: Path, console: Console) -> None:
     """Print the end of a run: solved or not, cadence, plans, refits, where things are. At most 100 columns."""
     table = Table(show_header=False, width=98)
@@ -42,3 +54,5 @@ def summary(report: dict[str, Any], run_dir: Path, console: Console) -> None:
     table.add_row("wall time", _number(report["wall_s"], " s"))
     table.add_row("left in", str(run_dir))
     console.print(table)
+    if (sentence := missed_sentence(cadence)) is not None:
+        console.print(sentence, highlight=False, soft_wrap=True)

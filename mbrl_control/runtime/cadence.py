@@ -8,6 +8,7 @@ from collections.abc import Callable
 import numpy as np
 
 SPIN_S = 2e-4
+MOST_NOTED = 1000
 
 
 class Cadence:
@@ -16,6 +17,9 @@ class Cadence:
     Args:
         period_s: of the tick.
         capacity: latenesses kept for the statistics.
+
+    Attributes:
+        missed_at: (deadline on the monotonic clock, lateness), both in seconds, of ticks so late that others were skipped; the first 1000.
     """
 
     def __init__(self, period_s: float, capacity: int = 1_000_000) -> None:
@@ -23,6 +27,7 @@ class Cadence:
         self._late = np.zeros(capacity, np.float32)
         self.ticks = 0
         self.missed = 0
+        self.missed_at: list[tuple[float, float]] = []
         self.next = time.monotonic() + period_s
 
     def wait(self, idle: Callable[[float], None] | None = None) -> float:
@@ -40,6 +45,8 @@ class Cadence:
         self.ticks += 1
         skipped = int(lateness // self.period)
         self.missed += skipped
+        if skipped and len(self.missed_at) < MOST_NOTED:
+            self.missed_at.append((deadline, lateness))
         self.next += (1 + skipped) * self.period
         return deadline
 

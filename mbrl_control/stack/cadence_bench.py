@@ -24,11 +24,13 @@ from mbrl_control.part_checks import check_parts
 from mbrl_control.planning.plan import Verdict
 from mbrl_control.priority import cores_for, pin
 from mbrl_control.robot import RobotSpec
+from mbrl_control.runtime.freezes import Seen
 from mbrl_control.runtime.mailbox import Mailbox, shared_folder
 from mbrl_control.runtime.process_link import child_environment
 from mbrl_control.stack import bench_plant, report
 from mbrl_control.stack.cadence_load import save_episodes
 from mbrl_control.stack.cadence_tick import PROGRESS, PlanNote
+from mbrl_control.stack.machine_watch import beside_ticks, freeze_part
 from mbrl_control.stack.processes import end, interrupt, signals
 from mbrl_control.store import ModelStore
 
@@ -135,6 +137,8 @@ class Part:
         self.began = math.nan
         self._refits: list[dict[str, Any]] = []
         self._read, self._trainer_ended = 0, False
+        self._machine = beside_ticks(folder, folder, rate_hz)
+        self._seen: Seen | None = None
         self._cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
 
     def _start(self, name: str, **arguments: object) -> None:
@@ -172,6 +176,7 @@ class Part:
                 raise UserError(f"no model was fitted within {FIRST_MODEL_S:g} s; see {self.folder / 'load.log'}")
             time.sleep(0.05)
         self.publish()
+        self._machine.start()
         self._start("tick", base=base, store=self._store.folder, box=self.box.path, seconds=self.settings.seconds)
         if self.pinned:  # after the others were started, as they inherit it
             pin(cores_for("trainer"))
@@ -224,6 +229,7 @@ class Part:
         for name in ("tick", "load"):
             if name in self._children:
                 end(self._children[name], GRACE_S)
+        self._seen = self._machine.stop()
         self.box.unlink()
         if self._cores:
             pin(self._cores)
@@ -237,9 +243,10 @@ class Part:
             return None
         plans = [PlanNote(at, Verdict(verdict), latency, version, winner) for at, verdict, latency, version, winner in left["plans"]]
         late = sum(plan.latency_s > 1 / self.spec.plan_hz for plan in plans)
+        cadence = {**left["cadence"], "machine": freeze_part(self._seen, left["cadence"])}
         planner = report.planner_part(self.spec, plans, late, left["reused"])
         return {
-            "rate_hz": self.rate_hz, "pinned": self.pinned, "seconds": self.done_s, "cadence": left["cadence"],
+            "rate_hz": self.rate_hz, "pinned": self.pinned, "seconds": self.done_s, "cadence": cadence,
             "planner": {**planner, "plan_hz": self.spec.plan_hz, "restarts": left["planner_restarts"]},
             "trainer": {**trainer_part(self.refits()), "ended_early": self._trainer_ended},
             "swaps": swap_part(self.published, plans, left["misses"]), "modes": left["modes"], "refused": left["refused"],

@@ -146,6 +146,7 @@ class Ticks:
         return {
             "cadence": {"rate_hz": self.spec.rate_hz, "ticks": cadence.ticks, "missed": cadence.missed,
                         "missed_at_s": [(at - self.began, count) for at, count in self.misses[:MOST_MISSES]],
+                        "missed_at": cadence.missed_at,
                         "lateness_us": cadence.lateness_us(),
                         "work_us": {"p50": float(np.median(work)), "p99": float(np.percentile(work, 99)), "max": float(work.max())}},
             "misses": self.misses, "plans": [list(note) for note in self.link.notes()], "reused": self.core.reused,

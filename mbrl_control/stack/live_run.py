@@ -18,7 +18,9 @@ from mbrl_control.part_checks import check_parts
 from mbrl_control.robot import RobotSpec
 from mbrl_control.runtime import plan_timer
 from mbrl_control.runtime.fit_check import Fit
+from mbrl_control.runtime.freezes import Seen
 from mbrl_control.stack import picture, report
+from mbrl_control.stack.machine_watch import beside_ticks, freeze_part
 from mbrl_control.stack.model_report import model_part
 from mbrl_control.stack.processes import Node, Processes, interrupt, require_ros, signals, wait_for
 from mbrl_control.stack.run_log import RunLog
@@ -125,11 +127,14 @@ def run(settings: LiveSettings, command: str, watch: Watch | None = None, prepar
     spec = ready.spec
     begin = time.monotonic()
     processes = Processes(nodes(settings), settings.run_dir)
+    machine = beside_ticks(settings.run_dir, settings.run_dir / "logs", spec.rate_hz)
+    seen: Seen | None = None
     reader = RunReader(spec, settings.run_dir)
     ended: dict[str, int] = {}
     interrupted, restarts = False, 0
     try:
         signals(interrupt)
+        machine.start()
         processes.start()
         wait_for(settings.run_dir / "bag", processes, START_TIMEOUT_S)
         while not ended and (not reader.log.time or reader.log.time[-1] < settings.duration_s):
@@ -149,19 +154,21 @@ def run(settings: LiveSettings, command: str, watch: Watch | None = None, prepar
     finally:
         signals(signal.SIG_IGN)  # impatience must not leave a controller without its watcher
         processes.stop()
+        seen = machine.stop()
         signals(signal.SIG_DFL)
-    return finish(spec, reader, settings, command, time.monotonic() - begin,
+    return finish(spec, reader, settings, command, time.monotonic() - begin, seen,
                   {"interrupted": interrupted, "plan_fit": asdict(ready.fit),
                    "trainer_restarts": restarts, "ended_early": {n: processes.last_words(n) for n in ended}})
 
 
-def finish(spec: RobotSpec, reader: RunReader, settings: LiveSettings, command: str, wall_s: float,
+def finish(spec: RobotSpec, reader: RunReader, settings: LiveSettings, command: str, wall_s: float, seen: Seen | None,
            extra: dict[str, Any]) -> dict[str, Any]:
-    """Report and picture of what was recorded."""
+    """Report and picture of what was recorded, and of what was seen of the machine meanwhile."""
     log = reader.poll()
     left = reader.controller()
     log.reused = left.get("plans_reused")
     cadence = left.get("cadence", {"rate_hz": spec.rate_hz, "ticks": len(log.time), "missed": None, "lateness_us": None})
+    cadence["machine"] = freeze_part(seen, cadence)
     tail = EpisodeTail(settings.run_dir / "bag", spec)
     tail.poll()
     model = model_part(spec, settings.store or settings.run_dir / "store", tail.episodes()) if log.time else {}

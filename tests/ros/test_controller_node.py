@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import os
 import signal
@@ -103,7 +104,8 @@ def test_silent_until_active_then_on_time_and_at_rest_in_the_end(probe, start, r
     assert change(probe, CONFIGURE)
     assert node.end(signal.SIGINT) == 0
     assert "Traceback" not in node.output
-    assert (run_dir / "controller.json").exists()
+    figures = json.loads((run_dir / "controller.json").read_text())["cadence"]
+    assert sum(int(late * figures["rate_hz"] + 1e-9) for _, late in figures["missed_at"]) == figures["missed"]
 
 
 def mode(decisions):

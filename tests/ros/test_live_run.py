@@ -73,6 +73,11 @@ def test_a_demo_whose_trainer_is_killed_goes_on_and_replays(mbrl, tmp_path):
     assert found["trainer_restarts"] == 1
     assert found["cadence"]["ticks"] >= 8 * 50 - 5
     assert set(found["cadence"]["lateness_us"]) == {"p50", "p99", "max"}
+    machine = found["cadence"]["machine"]
+    assert set(machine) == {"freezes", "max_ms", "total_ms", "missed_in_freezes", "priority", "watched_s"}
+    assert machine["watched_s"] > 8
+    assert 0 <= machine["missed_in_freezes"] <= found["cadence"]["missed"]
+    assert len(found["cadence"]["missed_at"]) <= found["cadence"]["missed"]
     planner = found["planner"]
     assert planner["plans"] == planner["met"] + planner["early_stop"] + planner["fallback"] > 20
     assert planner["reused"] >= 0
@@ -91,7 +96,8 @@ def test_a_signal_ends_all_processes_and_the_report_is_written(mbrl, tmp_path, h
     out = tmp_path / "run"
     process = mbrl("demo", "--duration", 600, "--out", out)
     until((out / "bag").exists, "the bag")
-    until(lambda: len(children(process.pid)) >= 5, "all processes")
+    modules = ("recorder_node", "trainer_node", "sim_node", "controller_node", "planner_worker", "runtime.freezes")
+    until(lambda: all(any(m in line for line in children(process.pid).values()) for m in modules), "all processes")
     below = children(process.pid)
     time.sleep(2.0)
     process.send_signal(how)

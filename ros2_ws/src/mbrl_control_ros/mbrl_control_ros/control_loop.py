@@ -112,7 +112,8 @@ class Loop:
     def save_figures(self) -> None:
         """Leave the figures since activation in `controller.json` of the run's folder."""
         late, cadence = self.cadence.lateness_us(), self.cadence
-        figures = {"rate_hz": self.spec.rate_hz, "ticks": cadence.ticks, "missed": cadence.missed, "lateness_us": late}
+        figures = {"rate_hz": self.spec.rate_hz, "ticks": cadence.ticks, "missed": cadence.missed, "missed_at": cadence.missed_at,
+                   "lateness_us": late}
         partial = self._settings.run_dir / "controller.json.partial"
         more = {"planner_restarts": self.link.restarts, "plans_reused": self.core.reused}
         partial.write_text(json.dumps({"cadence": figures, **more}) + "\n", "utf-8")
