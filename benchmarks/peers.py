@@ -75,6 +75,9 @@ class Competitor(ABC):
 class Ours(Competitor):
     """mbrl_control's planner, through its public interface alone.
 
+    It scores more than fresh samples: the last plan, resting, kept elites, the refitted mean. All of them count as candidates, so it
+    samples fewer, but never so few that it would score less rows than the problem asks for.
+
     Args:
         problem: sizes.
         weights: network and cost.
@@ -87,22 +90,30 @@ class Ours(Competitor):
     """
 
     def __init__(self, problem: Problem, weights: Weights, dtype: str, kind: str, device: str) -> None:
-        spec = problems.spec(problem, weights, dtype, kind)
+        self.device = device
+        self._build(problem, weights, dtype, kind, problem.candidates)
+        for i in range(2):
+            self.prepare(i)
+            self.plan(i)
+        more = self.rows - problem.candidates * problem.iterations
+        self._build(problem, weights, dtype, kind, problem.candidates - more // problem.iterations)
+
+    def _build(self, problem: Problem, weights: Weights, dtype: str, kind: str, candidates: int) -> None:
+        spec = problems.spec(problem, weights, dtype, kind, candidates)
         model = parts.find("models", "ensemble").build(spec, parts.options("models", "ensemble", {}))
         assert isinstance(model, Ensemble)
         model.load(problems.snapshot(model, weights))
         model.prepare(getattr(torch, dtype))
         given: dict[str, Any] = {}
         if "device" in inspect.signature(planning.build).parameters:
-            given["device"] = device
-        elif device != "cpu":
+            given["device"] = self.device
+        elif self.device != "cpu":
             raise MissingError("mbrl_control.planning.build has no parameter `device`: this version plans on the CPU only")
         self.spec, self.model, self.cost = spec, model, costs.build(spec)
         self.planner = planning.build(spec, model, self.cost, 0, **given)
         self.states = problems.starts(problem)
         self.request: PlanRequest | None = None
         self.last: Plan | None = None
-        self.device = device
 
     def prepare(self, i: int) -> None:
         """The request: a new state each time, one model step after the last."""

@@ -113,7 +113,7 @@ class Weights:
         return [*self.layers[:-1], ((weight * scale).astype(np.float32), (bias * scale + offset).astype(np.float32))]
 
 
-def spec(problem: Problem, weights: Weights, dtype: str, planner: str) -> RobotSpec:
+def spec(problem: Problem, weights: Weights, dtype: str, planner: str, candidates: int) -> RobotSpec:
     """The robot that the problem is, so that our planner is asked as it always is.
 
     Args:
@@ -121,6 +121,7 @@ def spec(problem: Problem, weights: Weights, dtype: str, planner: str) -> RobotS
         weights: for the cost.
         dtype: `float32` or `bfloat16`.
         planner: `icem` or `cem`; the population is the same in all iterations.
+        candidates: fresh samples in each.
     """
     states, actions = ([f"{letter}{i}" for i in range(count)] for letter, count in (("x", problem.states), ("u", problem.actions)))
     data: dict[str, Any] = {
@@ -132,7 +133,7 @@ def spec(problem: Problem, weights: Weights, dtype: str, planner: str) -> RobotS
             "weight": dict(zip(states, weights.state_cost.tolist(), strict=True)),
             "effort": dict(zip(actions, weights.effort.tolist(), strict=True))}},
         "model": {"kind": "ensemble", "members": problem.members, "hidden": list(problem.hidden)},
-        "planner": {"kind": planner, "horizon": problem.horizon, "candidates": problem.candidates, "iterations": problem.iterations,
+        "planner": {"kind": planner, "horizon": problem.horizon, "candidates": candidates, "iterations": problem.iterations,
                     "dtype": dtype, "options": {"decay": 1.0, "elites": elites(problem)} if planner == "icem" else {}},
     }
     return RobotSpec.model_validate(data)
