@@ -34,7 +34,7 @@ class RecorderOptions:
     chunk_bytes: int = 256 << 10
     queue: int = 20_000
     sync_s: float = 1.0
-    min_free_bytes: int = 500 << 20
+    min_free_bytes: int = 1 << 30
     check_s: float = 1.0
 
 

@@ -14,6 +14,7 @@ from sensor_msgs.msg import JointState
 from std_msgs.msg import Float64MultiArray
 
 from mbrl_control.data.tail import McapTail
+from mbrl_control.runtime.faults import Mode, mask
 
 STATE, COMMAND = "/arm/joint_states", "/arm/commands"
 
@@ -106,3 +107,21 @@ def test_remapped_topics_are_recorded_under_the_names_of_the_yaml():
     assert recorded_name("joint_states", "/franka/measured", "/") == "/joint_states"
     assert recorded_name("joint_states", "/franka/measured", "/arm") == "/arm/joint_states"
     assert recorded_name("/odom", "/car/pose", "/arm") == "/odom"
+
+
+def test_a_stop_leaves_a_black_box_of_what_came_before_it(probe, recorder, tmp_path):
+    made = publishers(probe, tmp_path)
+
+    def decide(mode, faults):
+        made["/arm/mbrl/decision"].publish(JointState(name=["mode", "faults"], position=[float(mode), float(faults)]))
+
+    decide(Mode.ACTIVE, 0)
+    sent = send(probe, made, 30)[STATE]
+    decide(Mode.BRAKE, mask({"state_stale", "plan_late"}))
+    send(probe, made, 5)
+    assert recorder.end(signal.SIGTERM) == 0
+    box = tmp_path / "run" / "blackbox" / "001-state_stale"
+    found, bag = ([m.payload for m in McapTail(folder).read() if m.topic == STATE] for folder in (box / "bag", tmp_path / "run" / "bag"))
+    assert found == bag
+    assert len(found) > 0.5 * len(sent)  # states are best effort
+    assert str(box) in recorder.output

@@ -1,4 +1,4 @@
-"""Recorder node: what was sensed, commanded and decided goes to a bag as it came, bytes unread."""
+"""Recorder node: what was sensed, commanded and decided goes to a bag as it came; what came before a stop also to a black box."""
 
 from __future__ import annotations
 
@@ -12,13 +12,16 @@ import rclpy
 from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
+from rclpy.serialization import deserialize_message
 from sensor_msgs.msg import JointState
 from std_msgs.msg import Float64MultiArray
 
 from mbrl_control import robot
+from mbrl_control.data.black_box import BlackBox
 from mbrl_control.data.recorder import Recorder, RecorderEvent, RecorderOptions
 from mbrl_control.messages import DECISION_TOPIC, STAMPED_COMMAND_TOPIC
 from mbrl_control.robot import RobotSpec
+from mbrl_control.runtime.faults import FAULTS, Mode, codes
 from mbrl_control_ros import parameters, qos
 from mbrl_control_ros.interfaces import PLAN_TOPIC, message_class, type_name
 from mbrl_control_ros.process import Stop, run
@@ -50,11 +53,14 @@ class RecorderNode(Node):
     def __init__(self) -> None:
         super().__init__("recorder")
         spec = robot.load(parameters.text(self, "robot", "shipped robot or path of a robot YAML"))
-        folder = Path(parameters.text(self, "run_dir", "folder of this run; the bag is its subfolder 'bag'")) / "bag"
+        run_dir = Path(parameters.text(self, "run_dir", "folder of this run; the bag is its subfolder 'bag'"))
+        folder = run_dir / "bag"
         waiting = parameters.integer(self, "queue", 20_000, "messages that may wait for the disk", least=1)
         flush_s = parameters.number(self, "flush_s", 0.25, "longest time that a message stays in memory, s", least=0.01)
         topics = recorded_topics(spec)
         self.bag = Recorder(folder, RecorderOptions(flush_s=flush_s, queue=waiting), self._tell)
+        self.black_box = BlackBox(run_dir, tell=self.get_logger().warning)
+        self._mode = Mode.INACTIVE
         states = {s.topic for s in spec.state}
         for topic, kind in topics.items():
             profile = qos.EVERY if topic in states else qos.EVERY_OWN
@@ -68,9 +74,24 @@ class RecorderNode(Node):
         name = recorded_name(topic, self.resolve_topic_name(topic), self.get_namespace())
 
         def callback(payload: bytes, info: Any) -> None:
-            self.bag.write(name, kind, payload, time.time_ns(), info["source_timestamp"])
+            now, published = time.time_ns(), info["source_timestamp"]
+            self.bag.write(name, kind, payload, now, published)
+            self.black_box.keep(name, kind, payload, now, published)
+            if topic == DECISION_TOPIC:
+                self._watch(payload, now)
 
         return callback
+
+    def _watch(self, payload: bytes, now_ns: int) -> None:
+        """A black box begins when the robot is stopped."""
+        decision = deserialize_message(payload, JointState)
+        numbers = dict(zip(decision.name, decision.position, strict=False))
+        mode = Mode(int(numbers.get("mode", Mode.INACTIVE)))
+        if mode >= Mode.BRAKE > self._mode:
+            severe = [code for code in codes(int(numbers.get("faults", 0))) if FAULTS[code].mode >= Mode.BRAKE]
+            self.black_box.trigger(severe[0] if severe else mode.name.lower(), now_ns)
+        self._mode = mode
+        self.black_box.poll(now_ns)
 
 
 def _body(stop: Stop) -> None:
@@ -83,6 +104,7 @@ def _body(stop: Stop) -> None:
         cut_short = not node.bag.recording
     finally:
         node.bag.close()
+        node.black_box.close(time.time_ns())
         node.get_logger().info(f"wrote {node.bag.written} messages, dropped {node.bag.dropped}")
         node.destroy_node()
     if cut_short:
