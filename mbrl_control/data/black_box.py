@@ -53,7 +53,7 @@ class BlackBox:
         tell: called with a sentence when a box was written or could not be; from the writing thread.
     """
 
-    def __init__(self, run_dir: Path, options: BlackBoxOptions | None = None, tell: Callable[[str], None] | None = None) -> None:
+    def __init__(self, run_dir: Path, options: BlackBoxOptions | None = None, tell: Callable[[str], object] | None = None) -> None:
         self.run_dir, self.options = run_dir, options or BlackBoxOptions()
         self._tell = tell or (lambda _: None)
         self._kept: deque[_Message] = deque()
