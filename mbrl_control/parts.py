@@ -9,11 +9,20 @@ import functools
 import importlib
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, ClassVar, Protocol, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
 from mbrl_control.errors import UserError, nearest
+
+
+class Dataclass(Protocol):
+    """Any dataclass."""
+
+    __dataclass_fields__: ClassVar[dict[str, Any]]
+
+
+Made = TypeVar("Made", bound=Dataclass)
 
 
 @functools.cache
@@ -39,19 +48,28 @@ def find(package: str, kind: str) -> ModuleType:
     return importlib.import_module(f"mbrl_control.{package}.{kind}")
 
 
-def options(package: str, kind: str, given: dict[str, Any]) -> Any:
-    """The part's validated `Options`.
+def fill(kind: type[Made], who: str, given: dict[str, Any]) -> Made:
+    """A validated dataclass of options.
+
+    Args:
+        kind: the dataclass.
+        who: start of error messages.
+        given: options by name.
 
     Raises:
         UserError: unknown option or a value of the wrong type or range; every fault in one sentence each.
     """
-    module = find(package, kind)
-    known = list(module.Options.__dataclass_fields__)
-    faults = [f"{package} '{kind}': unknown option '{key}'{nearest(key, known) or '; it has none'}" for key in given if key not in known]
+    known = list(kind.__dataclass_fields__)
+    faults = [f"{who}: unknown option '{key}'{nearest(key, known) or '; it has none'}" for key in given if key not in known]
     try:
-        made = TypeAdapter(module.Options).validate_python({key: value for key, value in given.items() if key in known})
+        made = TypeAdapter(kind).validate_python({key: value for key, value in given.items() if key in known})
     except ValidationError as error:
-        faults += [f"{package} '{kind}': option {'.'.join(map(str, e['loc']))} = {e['input']!r}: {e['msg']}" for e in error.errors()]
+        faults += [f"{who}: option {'.'.join(map(str, e['loc']))} = {e['input']!r}: {e['msg']}" for e in error.errors()]
     if faults:
         raise UserError("\n".join(faults))
     return made
+
+
+def options(package: str, kind: str, given: dict[str, Any]) -> Any:
+    """The part's validated `Options`; see `fill`."""
+    return fill(find(package, kind).Options, f"{package} '{kind}'", given)

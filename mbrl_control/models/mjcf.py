@@ -136,3 +136,24 @@ class SignalMap:
         seen = set(self.address.tolist())
         return [str(model.joint(j).name) for j in range(model.njnt)
                 if not {int(model.jnt_qposadr[j]), int(model.nq + model.jnt_dofadr[j])} <= seen]
+
+
+def whole_state(model: Any, spec: RobotSpec, path: Path) -> SignalMap:
+    """The signals of a robot whose state vector is all that the model's future depends on.
+
+    Args:
+        model: the `mjModel`.
+        spec: the robot.
+        path: of the MJCF, for messages.
+
+    Raises:
+        UserError: actuators with hidden states, joints that are not measured, or names that do not fit.
+    """
+    found = SignalMap(model, spec)
+    if model.na:
+        raise UserError(f"{path}: its actuators have {model.na} hidden states, which '{spec.name}' does not measure; "
+                        "use actuators without dynamics")
+    if unseen := found.missing(model):
+        raise UserError(f"models 'mujoco': '{spec.name}' does not measure position and velocity of joint {', '.join(unseen)}; "
+                        "add them to `state` or use a learned model")
+    return found

@@ -40,13 +40,7 @@ class MujocoModel(KnownModel):
         path = mjcf.locate(options.mjcf or mjcf.sim_of(spec).mjcf, Path(options.base) if options.base else None)
         self.mj = mjcf.read(path)
         self.substeps = mjcf.whole_steps(spec.model_dt, self.mj.opt.timestep, "model_dt")
-        self.map = mjcf.SignalMap(self.mj, spec)
-        if self.mj.na:
-            raise UserError(f"{path}: its actuators have {self.mj.na} hidden states, which '{spec.name}' does not measure; "
-                            "use actuators without dynamics")
-        if unseen := self.map.missing(self.mj):
-            raise UserError(f"models 'mujoco': '{spec.name}' does not measure position and velocity of joint {', '.join(unseen)}; "
-                            "add them to `state` or use a learned model")
+        self.map = mjcf.whole_state(self.mj, spec, path)
         self.data = [mujoco.MjData(self.mj) for _ in range(max(1, options.threads))]
         self.pool = mujoco_rollout.Rollout(nthread=options.threads)
         self.width = mujoco.mj_stateSize(self.mj, mujoco.mjtState.mjSTATE_FULLPHYSICS)
