@@ -21,5 +21,12 @@ def check_parts(spec: RobotSpec) -> None:
                 parts.find(package, part.kind).build(spec, made)
         except UserError as error:
             faults.append(str(error))
+    if spec.safety.backup and spec.safety.model == "casadi":
+        from mbrl_control.models import equations  # noqa: PLC0415  (only robots that use CasADi wait for it)
+
+        try:
+            equations.of(spec, parts.fill(equations.Options, "safety.options", spec.safety.options), "safety.options")
+        except UserError as error:
+            faults.append(str(error))
     if faults:
         raise UserError("\n".join(faults))

@@ -10,13 +10,14 @@ import re
 from functools import cached_property
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 import numpy as np
 from pydantic import Field, ModelWrapValidatorHandler, ValidationError, model_validator
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from mbrl_control import schema, spec_checks, strict_yaml
+from mbrl_control.axes import Axis, axes_of
 from mbrl_control.errors import SpecError, nearest
 from mbrl_control.schema import (
     CommandSignal,
@@ -26,12 +27,18 @@ from mbrl_control.schema import (
     Name,
     PlannerSpec,
     Positive,
+    SafeAction,
+    SafetySpec,
     SimSpec,
     StateSignal,
     Strict,
     SuccessSpec,
     TrainerSpec,
 )
+
+
+def _fault(place: tuple[str | int, ...], value: Any, text: str) -> InitErrorDetails:
+    return InitErrorDetails(type=PydanticCustomError("between", "{text}", {"text": text}), loc=place, input=value)
 
 
 class RobotSpec(Strict):
@@ -45,8 +52,10 @@ class RobotSpec(Strict):
     state: list[StateSignal] = Field(min_length=1, max_length=200, description="what is measured, in the order of the state vector")
     command: list[CommandSignal] = Field(min_length=1, max_length=60, description="what is sent, in the order of the command vector")
     state_timeout_s: Positive = Field(0.1, description="a state older than this is not acted on")
-    safe_action: Literal["zero", "hold", "brake"] = Field("zero", description="what to do when there is nothing better")
+    safe_action: SafeAction = Field("zero", description="what to do when there is nothing better, see docs/safety.md")
     brake_gain: float = Field(1.0, ge=0, description="`brake`: command per unit of the paired rate, against it")
+    ramp_s: Positive = Field(1.0, description="`ramp`: time from a full command to `zero`, s")
+    safety: SafetySpec = Field(SafetySpec(), description="whether commands are checked by looking ahead")
     cost: CostSpec = Field(description="what is wanted")
     success: SuccessSpec | None = Field(None, description="when it counts as solved, for reports")
     model: ModelSpec = Field(ModelSpec(), description="what will happen")
@@ -59,12 +68,13 @@ class RobotSpec(Strict):
     @classmethod
     def _check(cls, data: Any, handler: ModelWrapValidatorHandler[RobotSpec]) -> RobotSpec:
         """Faults of single keys and faults between keys, all at once."""
-        faults = [InitErrorDetails(type=PydanticCustomError("between", "{text}", {"text": text}), loc=place, input=value)
-                  for place, value, text in spec_checks.between(data, {k: f.default for k, f in cls.model_fields.items()})]
+        faults = [_fault(*found) for found in spec_checks.between(data, {k: f.default for k, f in cls.model_fields.items()})]
         try:
             made = handler(data)
         except ValidationError as error:
             faults = [*cast("list[InitErrorDetails]", error.errors()), *faults]
+        if not faults:
+            faults = [_fault(*found) for found in spec_checks.safety(made)]
         if faults:
             raise ValidationError.from_exception_data(cls.__name__, faults)
         return made
@@ -143,6 +153,26 @@ class RobotSpec(Strict):
     def range_high(self) -> np.ndarray:
         """[S] upper ends of where the robot may be; inf where it may be anywhere."""
         return np.array([s.range[1] if s.range else math.inf for s in self.state])
+
+    @cached_property
+    def limit_low(self) -> np.ndarray:
+        """[S] lower hard limits, margins taken off; -inf where there are none."""
+        return np.array([s.limits[0] + s.margin if s.limits else -math.inf for s in self.state])
+
+    @cached_property
+    def limit_high(self) -> np.ndarray:
+        """[S] upper hard limits, margins taken off; inf where there are none."""
+        return np.array([s.limits[1] - s.margin if s.limits else math.inf for s in self.state])
+
+    @cached_property
+    def axes(self) -> tuple[Axis, ...]:
+        """[A] what each command sets, and the state signal that tracks it."""
+        return axes_of(self.command, self.state)
+
+    @cached_property
+    def safe_actions(self) -> tuple[SafeAction, ...]:
+        """[A] the safe action of each axis."""
+        return tuple(c.safe_action or self.safe_action for c in self.command)
 
     @cached_property
     def rate_pairs(self) -> tuple[tuple[int, int], ...]:

@@ -10,6 +10,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInf
 Unit = Literal["1", "m", "rad", "m/s", "rad/s", "m/s^2", "rad/s^2", "N", "N*m", "V", "A", "s"]
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$", max_length=40)]
 Positive = Annotated[float, Field(gt=0)]
+SafeAction = Literal["zero", "hold", "brake", "ramp"]
 Range = Annotated[tuple[float, float], Field(strict=False)]
 
 
@@ -59,13 +60,34 @@ class StateSignal(Signal):
     bounds: Range | None = Field(None, description="plausible values; others are rejected as sensor faults")
     range: Range | None = Field(None, description="where the robot may be: plans that leave it cost planner.range_weight, "
                                 "and data from outside is not learned from")
+    limits: Range | None = Field(None, description="hard limits: commands that would lead beyond them are cut, or replaced by the safe "
+                                 "action, see docs/safety.md")
+    margin: float = Field(0.0, ge=0, description="distance from `limits` at which braking ends, for what lag, noise and model leave")
+    max_deceleration: Positive | None = Field(None, description="braking that can be relied on near `limits`, in the unit per s^2")
     wraps: bool = Field(False, description="an angle that repeats every 2 pi")
     rate_of: str | None = Field(None, description="the signal whose time derivative this one is")
 
-    @field_validator("bounds", "range")
+    @field_validator("bounds", "range", "limits")
     @classmethod
     def _bounds(cls, bounds: Range | None) -> Range | None:
         return None if bounds is None else _increasing(bounds)
+
+    @field_validator("margin")
+    @classmethod
+    def _margin(cls, margin: float, info: ValidationInfo) -> float:
+        limits = info.data.get("limits", (-math.inf, math.inf))
+        if limits is None and margin:
+            raise ValueError("it does nothing without `limits`; give them or leave it out")
+        if limits is not None and not 2 * margin < limits[1] - limits[0]:
+            raise ValueError(f"it leaves nothing of the limits {list(limits)}; use less than half of their width")
+        return margin
+
+    @field_validator("max_deceleration")
+    @classmethod
+    def _deceleration(cls, value: float | None, info: ValidationInfo) -> float | None:
+        if value is not None and info.data.get("limits", ()) is None:
+            raise ValueError("it does nothing without `limits`; give them or leave it out")
+        return value
 
     @field_validator("wraps")
     @classmethod
@@ -73,6 +95,8 @@ class StateSignal(Signal):
         unit = info.data.get("unit", "rad")
         if wraps and unit != "rad":
             raise ValueError(f"only a signal in rad can wrap, not one in {unit}")
+        if wraps and info.data.get("limits") is not None:
+            raise ValueError("an angle that wraps has no limits; leave out one of them")
         return wraps
 
 
@@ -86,6 +110,9 @@ class CommandSignal(Signal):
     max_rate: Positive | None = Field(None, description="greatest change per second")
     delay_s: float = Field(0.0, ge=0, le=2, description="time from command to effect")
     zero: float = Field(0.0, validate_default=True, description="the command that does nothing: `zero` sends it")
+    tracks: str | None = Field(None, description="state signal whose position or speed it sets; by default that of the same joint "
+                               "in the same unit")
+    safe_action: SafeAction | None = Field(None, description="of this axis; by default that of the robot")
 
     @field_validator("limits")
     @classmethod
@@ -185,6 +212,18 @@ class SimSpec(Strict):
     start_noise: float = Field(0.01, ge=0, le=1, description="standard deviation added to the start")
     command_timeout_s: Positive = Field(0.1, description="without a command for so long the plant applies `zero`")
     state_hz: Positive = Field(100.0, description="rate of the published state")
+
+
+class SafetySpec(Strict):
+    """The look ahead of the safety filter: whether braking after a command would keep the `limits` of the state, see docs/safety.md."""
+
+    backup: bool = Field(False, description="whether commands are checked; what fails is replaced by the safe action")
+    model: Literal["mujoco", "casadi"] = Field("mujoco", description="the nominal model: the MJCF of `sim`, or equations")
+    options: Options = Field(default_factory=dict, description="of `casadi`: those of `model.kind: casadi` but `substeps`")
+    horizon_s: float = Field(1.0, gt=0, le=10, description="how far ahead braking is followed, s; long enough to come to rest")
+    step_s: float | None = Field(None, gt=0, le=1, description="step of the look ahead, s; by default the tick, or where that is longer a "
+                                 "fiftieth of the horizon (casadi), a twentieth (mujoco)")
+    substeps: int = Field(1, ge=1, le=50, description="integration steps per step")
 
 
 class CsvSpec(Strict):

@@ -3,10 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mbrl_control import parts
+from mbrl_control.axes import KINDS, axes_of
 from mbrl_control.errors import nearest
+
+if TYPE_CHECKING:
+    from mbrl_control.robot import RobotSpec
+
+MOST_STEPS = 200
+# What takes less than 0.3 ms of a tick: a step of equations takes 0.5 us, one of a small MJCF 12 us.
+FEW_STEPS = {"casadi": 50, "mujoco": 20}
 
 
 def _get(data: Any, *path: str | int) -> Any:
@@ -40,6 +48,7 @@ def between(data: Any, defaults: dict[str, Any]) -> Iterator[tuple[tuple[str | i
             yield place, name, "this name stands here a second time; every signal has its own"
         seen.add(str(name))
     named = [((*place, "rate_of"), _get(item, "rate_of"), state) for place, item in _listed(data, "state")]
+    named += [((*place, "tracks"), _get(item, "tracks"), state) for place, item in _listed(data, "command")]
     named += [(*found, state) for found in _listed(data, "model", "ignore")]
     named += [(*found, [*state, *command]) for found in _listed(data, "model", "mirror")]
     named += [((*place, "signal"), _get(item, "signal"), state) for place, item in _listed(data, "success", "conditions")]
@@ -63,3 +72,67 @@ def between(data: Any, defaults: dict[str, Any]) -> Iterator[tuple[tuple[str | i
         kind, known = _get(data, *place) or default, parts.kinds(package)
         if isinstance(kind, str) and kind not in known:
             yield place, kind, f"there is no such part{nearest(kind, known)}"
+
+
+Found = Iterator[tuple[tuple[str | int, ...], Any, str]]
+
+
+def safety(spec: RobotSpec) -> Found:
+    """Faults between the keys that the safety filter reads, of a robot that is valid otherwise: place, value and sentence."""
+    yield from _tracks(spec)
+    yield from _limits(spec)
+    if spec.safety.backup:
+        yield from _look_ahead(spec)
+
+
+def _tracks(spec: RobotSpec) -> Found:
+    units = {s.name: s.unit for s in spec.state}
+    for k, command in enumerate(spec.command):
+        if command.tracks is None:
+            continue
+        unit = units[command.tracks]
+        if command.unit not in KINDS or command.unit not in (unit, f"{unit}/s"):
+            yield (("command", k, "tracks"), command.tracks,
+                   f"a command in {command.unit} sets neither position nor speed of a signal in {unit}; leave it out")
+
+
+def _limits(spec: RobotSpec) -> Found:
+    axes = axes_of(spec.command, spec.state)
+    for i, signal in enumerate(spec.state):
+        if signal.limits is None:
+            continue
+        setting = [(c, a) for c, a in zip(spec.command, axes, strict=True) if a.position == i]
+        place = ("state", i, "limits")
+        if not setting and not spec.safety.backup:
+            yield (place, list(signal.limits), f"no command sets position or speed of '{signal.name}' (by joint and unit, or by its key "
+                   "'tracks'), so only a look ahead can keep them; set safety.backup, or use range")
+        for command, axis in setting:
+            if axis.kind == "speed" and signal.max_deceleration is None:
+                yield (place, list(signal.limits), f"command '{command.name}' sets the speed of '{signal.name}'; give max_deceleration too")
+
+
+def _look_ahead(spec: RobotSpec) -> Found:
+    ahead = spec.safety
+    if all(s.limits is None for s in spec.state):
+        yield ("safety", "backup"), True, "no state signal has limits, so there is nothing to keep; give limits to one"
+    if ahead.model == "mujoco" and spec.sim is None:
+        yield ("safety", "backup"), True, "the robot has no key 'sim' with an MJCF to look ahead with; give it, or safety.model: casadi"
+    if ahead.model == "mujoco" and ahead.options:
+        yield ("safety", "options"), ahead.options, "model 'mujoco' has no options; leave them out"
+    step = look_ahead_step(spec)
+    if step < 0.999 * spec.tick_s:
+        yield ("safety", "step_s"), step, f"it is shorter than a tick of {spec.tick_s:g} s; use at least one tick"
+    elif step > 1.001 * spec.tick_s and any(c.delay_s > 0 for c in spec.command):
+        yield ("safety", "step_s"), step, f"commands have a delay_s, which needs steps of a tick; leave it out or use {spec.tick_s:g}"
+    elif not 1 <= ahead.horizon_s / step <= MOST_STEPS:
+        yield (("safety", "horizon_s"), ahead.horizon_s, f"it is {ahead.horizon_s / step:g} steps of {step:g} s; 1 to {MOST_STEPS} are "
+               "possible")
+
+
+def look_ahead_step(spec: RobotSpec) -> float:
+    """Step of the safety filter's look ahead, s; a tick where commands are delayed, so that delays are whole steps."""
+    if spec.safety.step_s is not None:
+        return spec.safety.step_s
+    if any(c.delay_s > 0 for c in spec.command):
+        return spec.tick_s
+    return max(spec.tick_s, spec.safety.horizon_s / FEW_STEPS[spec.safety.model])

@@ -151,7 +151,7 @@ MISTAKES = [
     ("  start: {q: 0.5}", "  start: {p: 0.5}", ["sim.start.p = 'p'", "known: q, v"]),
     ("  start: {q: 0.5}", "  start: {q: up}", ["sim.start.q = 'up'", "number"]),
     ("  start: {q: 0.5}", "  start: {q: 0.5}\n  start: {}", ["key 'start' stands here a second time"]),
-    ("title: An arm", "safe_action: stop", ["safe_action = 'stop'", "'zero', 'hold' or 'brake'"]),
+    ("title: An arm", "safe_action: stop", ["safe_action = 'stop'", "'zero', 'hold', 'brake' or 'ramp'"]),
     ("title: An arm", "csv: {delimiter: ;;}", ["csv.delimiter = ';;'", "at most 1"]),
 ]
 
