@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
 import numpy as np
@@ -14,7 +15,8 @@ from mbrl_control.runtime import supervisor
 from mbrl_control.runtime.excitation import excitation
 from mbrl_control.runtime.faults import Mode, mask
 from mbrl_control.runtime.layout import HISTORY_S
-from mbrl_control.runtime.safety import safe_action, safe_command
+from mbrl_control.runtime.safe_policy import hold_command, start_command
+from mbrl_control.runtime.safety import SafetyFilter, safe_command
 from mbrl_control.runtime.supervisor import Supervision
 
 EXCITATION_TICKS = 4096
@@ -83,20 +85,25 @@ class Controller:
         link: to the planner.
         seed: of the excitation.
         lead_s: expected time from request to plan at first; later the measured one is used.
+        base: folder of the robot's YAML, for the nominal model of its safety filter.
 
     Attributes:
         reused: plan periods, since reset, in which no new plan arrived and the last one was used on.
         outside: codes of faults found outside of the tick; whoever finds them sets it, and takes them away when they are over.
         supervision: mode, reasons and what they follow from.
+
+    Raises:
+        UserError: the safety filter's nominal model does not fit the robot.
     """
 
-    def __init__(self, spec: RobotSpec, link: Link, seed: int, lead_s: float = 0.02) -> None:
+    def __init__(self, spec: RobotSpec, link: Link, seed: int, lead_s: float = 0.02, base: Path | None = None) -> None:
         self.spec, self.link = spec, link
         self._noise = excitation(spec, EXCITATION_TICKS, np.random.default_rng([seed, 0xE8C1]))
         self._keep = max(4, math.ceil((HISTORY_S + float(spec.delays.max())) * spec.rate_hz))
         self._every = max(1, round(spec.rate_hz / spec.plan_hz))
         self._lead = lead_s
         self._most_lead = 0.5 * spec.planner.horizon * spec.model_dt
+        self.safety = SafetyFilter(spec, base)
         self._old_s = max(2 * spec.tick_s, OLD * spec.state_timeout_s)
         self.reset()
 
@@ -105,6 +112,9 @@ class Controller:
         self.outside = NO_FAULTS
         self.supervision = Supervision()
         self._released = False
+        self._started = False
+        self._unsafe = NO_FAULTS
+        self._held: np.ndarray | None = None
         self._forget()
 
     def _forget(self) -> None:
@@ -134,7 +144,8 @@ class Controller:
         """Control begins (again): as a new episode, with nothing latched and nothing counted."""
         self.new_episode()
         self.supervision = Supervision()
-        self._released = False
+        self._released = self._started = False
+        self._unsafe = NO_FAULTS
         self.reused = 0
 
     def release(self) -> None:
@@ -154,30 +165,51 @@ class Controller:
     def tick(self, now: float) -> Decision:
         """Decide the command for the period that begins now. Never blocks, never raises on bad plans or states."""
         self._take_plans(now)
+        if self.state_time > now + self.spec.tick_s:  # or every sound state after it would count as older
+            self.state_time = now - 2 * self.spec.state_timeout_s
         age = now - self.state_time
-        fresh = self.state is not None and abs(age) <= self.spec.state_timeout_s + EPSILON
+        fresh = self.state is not None and age <= self.spec.state_timeout_s + EPSILON
         wanted, base, plan, faults = self._intended(now, self._fresh_ticks, self.last)
         if self.state is None:
             wanted, base, plan, faults = self.last, Mode.STANDBY, None, NO_FAULTS
-        self._supervise(base, faults | self._age_faults(age) | self.outside, now)
-        mode = self.supervision.mode
+        else:
+            self._start(self.state)
+        self._supervise(base, faults | self._age_faults(age) | self._unsafe | self.outside, now)
+        mode, trusted = self.supervision.mode, self.state if fresh else None
         if mode >= Mode.BRAKE:
-            wanted = safe_action(self.spec, self.state if fresh else None, self.last)
+            wanted = self._safe(mode, trusted)
         dt = now - self._last_time if self._last_time is not None else self.spec.tick_s
-        command, limited = safe_command(self.spec, wanted, self.last, min(dt, 2 * self.spec.tick_s))
+        filtered = self.safety.apply(wanted, self.last, trusted, min(dt, 2 * self.spec.tick_s))
+        command, self._unsafe = filtered.command, filtered.faults
         self._remember(now, command)
         self._fresh_ticks += int(fresh)
         self._strayed = self._strayed + 1 if fresh and self._outside() else 0
         if fresh and self._ticks % self._every == 0:
             self.reused += int(not self._arrived and plan is not None and mode in (Mode.ACTIVE, Mode.DEGRADED))
             self._arrived = False
-            if abs(age) <= self._old_s + EPSILON:  # no model is to be fed a state that was extrapolated far
+            if age <= self._old_s + EPSILON:  # no model is to be fed a state that was extrapolated far
                 self._ask(now)
         self._ticks += 1
         nan = math.nan
         return Decision(now, command, mode, plan.seq if plan else -1, now - plan.start if plan else nan, plan.model_version if plan else 0,
-                        plan.cost if plan else nan, plan.latency_s if plan else nan, age if self.state is not None else nan, limited,
-                        self.supervision.reasons)
+                        plan.cost if plan else nan, plan.latency_s if plan else nan, age if self.state is not None else nan,
+                        filtered.limited, self.supervision.reasons)
+
+    def _start(self, state: np.ndarray) -> None:
+        """Begin with what the robot does already."""
+        if not self._started:
+            self._started = True
+            self.last = start_command(self.spec, state)
+            self.safety.begin(self.last)
+
+    def _safe(self, mode: Mode, state: np.ndarray | None) -> np.ndarray:
+        """The command while something is wrong: the safe action; in HOLD what holds the robot where it was when HOLD began."""
+        if mode != Mode.HOLD:
+            self._held = None
+            return self.safety.policy.command(state, self.last, self.spec.tick_s)
+        if self._held is None:
+            self._held = hold_command(self.spec, state, self.last)
+        return self._held
 
     def _supervise(self, base: Mode, faults: frozenset[str], now: float) -> None:
         self.supervision = supervisor.step(self.supervision, base, faults, now, reset=self._released)
@@ -185,9 +217,9 @@ class Controller:
 
     def _age_faults(self, age: float) -> frozenset[str]:
         timeout = self.spec.state_timeout_s
-        if self.state is None or abs(age) <= self._old_s + EPSILON:
+        if self.state is None or age <= self._old_s + EPSILON:
             return NO_FAULTS
-        if abs(age) <= timeout + EPSILON:
+        if age <= timeout + EPSILON:
             return frozenset({"state_old"})
         return frozenset({"state_stale", "state_lost"} if age > LOST * timeout + EPSILON else {"state_stale"})
 
@@ -199,7 +231,7 @@ class Controller:
             return self._noise[ticks % EXCITATION_TICKS], Mode.EXPLORE, None, NO_FAULTS
         action = plan.at(at)
         if action is None:
-            return safe_action(self.spec, self.state, last), Mode.ACTIVE, plan, frozenset({"plan_over"})
+            return last, Mode.ACTIVE, plan, frozenset({"plan_over"})
         faults = NO_FAULTS
         if at - plan.start > 3 * self._every * self.spec.tick_s + self._lead:
             faults = frozenset({"plan_late"})

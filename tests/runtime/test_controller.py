@@ -153,6 +153,20 @@ def test_a_state_far_in_the_future_is_not_taken_for_fresh():
     controller = ready(FakeLink())
     controller.on_state(100.0, START)
     assert controller.tick(0.0).mode == Mode.BRAKE
+    controller.on_state(0.02, START)  # and it does not keep sound ones out
+    assert controller.tick(0.02).state_age == 0.0
+
+
+def test_control_of_positions_begins_where_the_robot_is():
+    """No bump at activation, whatever excitation, plans and the zero command say."""
+    axis = {"joint": "hinge", "unit": "rad", "limits": (-4.0, 4.0), "max_rate": 1.0, "zero": 0.0}
+    controller = Controller(spec_with(command=axis, trainer={"explore_s": 0.0}), FakeLink(), seed=0)
+    first = drive(controller, 5, state=np.array([0.0, 3.0, 0.0, 0.0]))
+    values = [3.0, *(float(d.command[0]) for d in first)]
+    assert np.abs(np.diff(values)).max() <= 1.0 * TICK + 1e-9
+    controller.begin()
+    again = drive(controller, 5, begin=100, state=np.array([0.0, -2.0, 0.0, 0.0]))
+    assert abs(float(again[0].command[0]) + 2.0) <= 1.0 * TICK + 1e-9
 
 
 def test_nan_states_count_as_none():

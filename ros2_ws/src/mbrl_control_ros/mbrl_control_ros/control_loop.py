@@ -83,7 +83,8 @@ class Loop:
         logs.mkdir(parents=True, exist_ok=True)
         self.link = ProcessLink(settings.robot, self.spec, settings.store, settings.seed, logs / "planner.log",
                                 iterations_fixed=not settings.anytime)
-        self.core = Controller(self.spec, self.link, settings.seed)
+        own = Path(settings.robot)
+        self.core = Controller(self.spec, self.link, settings.seed, base=own.parent if own.is_file() else None)
         self.cadence = Cadence(self.spec.tick_s)
         self._subscriptions = [node.create_subscription(kind, topic, self._on_state(topic), qos.NEWEST) for topic, kind in states.items()]
         self._commands = {t: node.create_publisher(message_class(k), t, qos.COMMAND) for t, k in self._writer.topics().items()}
@@ -157,7 +158,8 @@ class Loop:
         now = self.cadence.next - self.cadence.period
         self.core.outside = self._faults()
         before, decision = self.core.supervision.mode, self.core.tick(now)
-        stamp = self.send(decision.command)
+        # Before the first state nobody knows what the robot does: any command could be a bump.
+        stamp = self.send(decision.command) if decision.mode != Mode.STANDBY else self.node.get_clock().now().to_msg()
         message = JointState(name=DECISION_NAMES, position=[*decision.numbers(), now, 1e6 * lateness_s])
         message.header.stamp = stamp
         self._decisions.publish(message)
