@@ -17,7 +17,7 @@ SYSTEM_ROS := $(shell test -n "$$ROS_DISTRO" && $(PYTHON) -c "import rclpy" 2>/d
 EXTRAS := $(if $(SYSTEM_ROS),,ros$(COMMA))bench,dev
 VENV_FLAGS := $(if $(SYSTEM_ROS),--system-site-packages)
 
-.PHONY: demo test lint verify soak cadence clean install
+.PHONY: demo test lint verify soak cadence faults clean install
 .DEFAULT_GOAL := demo
 
 install: $(STAMP)
@@ -57,6 +57,13 @@ soak: $(STAMP)
 cadence: $(STAMP)
 	mkdir -p runs
 	$(BIN)/mbrl bench cadence --minutes $(CADENCE_MIN) --rates 50,100,200 --compare-pinning --json runs/cadence.json
+
+# The fault table with what the tests of its rows measure, docs/faults.md.
+faults: $(STAMP)
+	mkdir -p runs
+	-$(BIN)/python -m pytest -m "fault and not ros" -n auto --faults-json runs/faults.json
+	-$(BIN)/python -m pytest -m "fault and ros" --faults-json runs/faults_ros.json
+	$(BIN)/python docs/faults.py runs/faults.json runs/faults_ros.json
 
 clean:
 	rm -rf $(VENV) build install log .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info $(ROS_PACKAGE)/*.egg-info $(ROS_PACKAGE)/build

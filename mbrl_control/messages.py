@@ -2,136 +2,39 @@
 
 from __future__ import annotations
 
-import math
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from operator import attrgetter
 from typing import Any
 
 import numpy as np
 
 from mbrl_control.errors import SpecError
+from mbrl_control.field_paths import (
+    EULER,
+    JOINT_STATE,
+    JOINT_TRAJECTORY,
+    JOINT_TRAJECTORY_POINT,
+    Place,
+    Signal,
+    Steps,
+    euler_getter,
+    getter,
+    parse_path,
+    place,
+    quaternion_angle,
+    stamp_ns,
+)
+from mbrl_control.refusal import Reason, Refusal
 from mbrl_control.robot import RobotSpec
-from mbrl_control.schema import CommandSignal, StateSignal
+from mbrl_control.schema import CommandSignal
 
-JOINT_STATE = "sensor_msgs/msg/JointState"
-JOINT_TRAJECTORY = "trajectory_msgs/msg/JointTrajectory"
-JOINT_TRAJECTORY_POINT = "trajectory_msgs/msg/JointTrajectoryPoint"
+__all__ = ["DECISION_TOPIC", "EULER", "JOINT_STATE", "STAMPED_COMMAND_TOPIC", "CommandReader", "CommandWriter", "MessageReader", "Part",
+           "Place", "Signal", "StateReader", "VectorReader", "parse_path", "parts", "place", "quaternion_angle", "stamp_ns",
+           "stamped_command_signals"]
+
 STAMPED_COMMAND_TOPIC = "mbrl/command"
 DECISION_TOPIC = "mbrl/decision"
-EULER = ("roll", "pitch", "yaw")
-
-# Types whose numbers are found by joint name: field of the names, where the arrays are, singular or plural -> array.
-_NAMED: dict[str, tuple[str, str, dict[str, str]]] = {
-    JOINT_STATE: ("name", "", {f: f for f in ("position", "velocity", "effort")}),
-    JOINT_TRAJECTORY: ("joint_names", "points[0].", {
-        "position": "positions", "velocity": "velocities", "acceleration": "accelerations", "effort": "effort",
-        "positions": "positions", "velocities": "velocities", "accelerations": "accelerations"}),
-}
-_STEP = re.compile(r"([A-Za-z]\w*)((?:\[\d+\])*)$")
-
-Signal = StateSignal | CommandSignal
-Steps = tuple[str | int, ...]
-
-
-def parse_path(path: str) -> Steps:
-    """`points[0].positions[2]` as ("points", 0, "positions", 2).
-
-    Raises:
-        SpecError: not such a path.
-    """
-    steps: list[str | int] = []
-    for part in path.split("."):
-        match = _STEP.match(part)
-        if not match:
-            raise SpecError([f"field path '{path}' is not valid at '{part}'; write it like twist.twist.linear.x or data[2]"])
-        steps.append(match[1])
-        steps += [int(i) for i in re.findall(r"\[(\d+)\]", match[2])]
-    return tuple(steps)
-
-
-@dataclass(frozen=True)
-class Place:
-    """Where a signal's number is in a message.
-
-    Attributes:
-        array: path of the array that is indexed by joint name; empty when `steps` leads to the number itself.
-        names: field that holds the joint names (with `array`).
-        joint: the joint (with `array`).
-        steps: path to the number (without `array`); a last step of yaw, pitch or roll may mean an angle of the quaternion before it.
-    """
-
-    steps: Steps
-    array: Steps = ()
-    names: str = ""
-    joint: str = ""
-
-
-def place(signal: Signal) -> Place:
-    """Where to find a signal in its message.
-
-    Raises:
-        SpecError: the field path makes no sense for the type.
-    """
-    named = _NAMED.get(signal.type)
-    field = signal.field
-    if named and ("[" not in field and "." not in field):
-        names, prefix, arrays = named
-        if field not in arrays:
-            known = ", ".join(dict.fromkeys(arrays.values()))
-            raise SpecError([f"signal '{signal.name}': a {signal.type} has no field '{field}' (known: {known})"])
-        if signal.joint is None:
-            raise SpecError([f"signal '{signal.name}': `joint` is missing; numbers of a {signal.type} are found by joint name"])
-        return Place((), parse_path(prefix + arrays[field]), names, signal.joint)
-    return Place(parse_path(field))
-
-
-def _getter(steps: Steps) -> Callable[[Any], Any]:
-    """A function that walks a path; plain attributes at the speed of C."""
-    if all(isinstance(s, str) for s in steps):
-        return attrgetter(".".join(str(s) for s in steps))
-    walk = [attrgetter(s) if isinstance(s, str) else (lambda item, i=s: item[i]) for s in steps]
-
-    def get(message: Any) -> Any:
-        for step in walk:
-            message = step(message)
-        return message
-
-    return get
-
-
-def quaternion_angle(kind: str, x: Any, y: Any, z: Any, w: Any) -> Any:
-    """Roll, pitch or yaw (about fixed x, y, z axes; rad) of a quaternion of any length but 0; numbers or equal arrays."""
-    n = x * x + y * y + z * z + w * w
-    if kind == "roll":
-        return np.arctan2(2 * (w * x + y * z), n - 2 * (x * x + y * y))
-    if kind == "pitch":
-        with np.errstate(invalid="ignore", divide="ignore"):
-            return np.arcsin(np.clip(2 * (w * y - z * x) / n, -1, 1))
-    return np.arctan2(2 * (w * z + x * y), n - 2 * (y * y + z * z))
-
-
-def _euler_getter(steps: Steps, kind: str) -> Callable[[Any], Any]:
-    parent, own = _getter(steps[:-1]), _getter(steps)
-
-    def get(message: Any) -> float:
-        q = parent(message)
-        if not hasattr(q, "w"):
-            return float(own(message))
-        if q.x * q.x + q.y * q.y + q.z * q.z + q.w * q.w < 1e-6:
-            return math.nan
-        return float(quaternion_angle(kind, q.x, q.y, q.z, q.w))
-
-    return get
-
-
-def stamp_ns(message: Any) -> int | None:
-    """Header stamp in ns; None when there is no header or its stamp is zero, which means that nobody filled it."""
-    header = getattr(message, "header", None)
-    if header is None:
-        return None
-    return (int(header.stamp.sec) * 10**9 + int(header.stamp.nanosec)) or None
+HUGE = 1e12
 
 
 class MessageReader:
@@ -150,8 +53,8 @@ class MessageReader:
         self.places = tuple(place(s) for s in signals)
         self.values = np.full(len(signals), np.nan)
         self._scratch = np.empty(len(signals))
-        self._named = [(i, p.joint, _getter(p.array)) for i, p in enumerate(self.places) if p.array]
-        self._names = _getter((self.places[self._named[0][0]].names,)) if self._named else None
+        self._named = [(i, p.joint, getter(p.array)) for i, p in enumerate(self.places) if p.array]
+        self._names = getter((self.places[self._named[0][0]].names,)) if self._named else None
         self._order: list[str] | None = None
         self._index: list[int] = []
         self._plain = [(i, self._plain_getter(p.steps)) for i, p in enumerate(self.places) if not p.array]
@@ -159,13 +62,13 @@ class MessageReader:
     @staticmethod
     def _plain_getter(steps: Steps) -> Callable[[Any], Any]:
         last = steps[-1]
-        return _euler_getter(steps, last) if isinstance(last, str) and last in EULER and len(steps) > 1 else _getter(steps)
+        return euler_getter(steps, last) if isinstance(last, str) and last in EULER and len(steps) > 1 else getter(steps)
 
-    def read(self, message: Any) -> str | None:
+    def read(self, message: Any) -> Refusal | None:
         """Take the numbers of a message into `values`.
 
         Returns:
-            None, or why the message was rejected (`values` is then as before).
+            None, or why the message was refused (`values` is then as before).
         """
         new = self._scratch
         try:
@@ -177,31 +80,37 @@ class MessageReader:
                         return fault
                 for (i, joint, array), at in zip(self._named, self._index, strict=True):
                     numbers = array(message)
-                    if at >= len(numbers):
-                        return f"signal '{self.signals[i].name}': {len(numbers)} values for {len(names)} joints; joint '{joint}' has none"
+                    if len(numbers) != len(names):
+                        end = f"; joint '{joint}' has none" if at >= len(numbers) else ", so that none can be told apart"
+                        return Refusal("length", f"signal '{self.signals[i].name}': {len(numbers)} values for {len(names)} joints{end}")
                     new[i] = numbers[at]
             for i, get in self._plain:
                 new[i] = get(message)
-        except (AttributeError, IndexError, TypeError, ValueError) as error:
-            return f"the message is no usable {self.type}: {error}"
+        except (AttributeError, IndexError, TypeError, ValueError, OverflowError) as error:
+            return Refusal("malformed", f"the message is no usable {self.type}: {error}")
         if not ((new >= self.low) & (new <= self.high) & np.isfinite(new)).all():
             return self._implausible(new)
         self.values, self._scratch = new, self.values
         return None
 
-    def _implausible(self, new: np.ndarray) -> str:
+    def _implausible(self, new: np.ndarray) -> Refusal:
         at = int(np.argmin((new >= self.low) & (new <= self.high) & np.isfinite(new)))
         name, value = self.signals[at].name, new[at]
         if not np.isfinite(value):
-            return f"signal '{name}' is not finite"
-        return f"signal '{name}' = {value:g} is outside its bounds [{self.low[at]:g}, {self.high[at]:g}]"
+            return Refusal("not_finite", f"signal '{name}' is not finite")
+        return Refusal("out_of_bounds", f"signal '{name}' = {value:g} is outside its bounds [{self.low[at]:g}, {self.high[at]:g}]")
 
-    def _match(self, names: list[str]) -> str | None:
+    def _match(self, names: list[str]) -> Refusal | None:
+        """Find the joints; a message that names others only is of another device on the same topic, which is usual and no fault."""
         index = []
         for _, joint, _ in self._named:
             found = names.count(joint)
-            if found != 1:
-                return f"joint '{joint}' stands {found} times in the message" if found else f"joint '{joint}' is not in the message"
+            if found > 1:
+                return Refusal("joint_twice", f"joint '{joint}' stands {found} times in the message")
+            if not found:
+                foreign = bool(names) and not any(other in names for _, other, _ in self._named)
+                code: Reason = "joint_foreign" if foreign else "joint_missing"
+                return Refusal(code, f"joint '{joint}' is not in the message")
             index.append(names.index(joint))
         self._order, self._index = names, index
         return None
@@ -261,8 +170,27 @@ class VectorReader:
         """Message type by topic, as the spec names them."""
         return {p.topic: p.type for p in self.parts}
 
-    def update(self, topic: str, message: Any, receive_ns: int = 0) -> str | None:
-        """Take over a message.
+    def read(self, topic: str, message: Any) -> Refusal | None:
+        """Read a message into the reader of its topic, not yet into the vector; see `accept`.
+
+        Args:
+            topic: as the spec names it.
+            message: with attribute access.
+        """
+        return self._by_topic[topic].reader.read(message)
+
+    def read_values(self, topic: str) -> np.ndarray:
+        """[K] what was last read from a topic, in the order of its signals in the spec; good until the next read."""
+        return self._by_topic[topic].reader.values
+
+    def accept(self, topic: str, time_ns: int) -> None:
+        """Take over what was last read from a topic, measured at `time_ns`."""
+        part = self._by_topic[topic]
+        self.values[part.index] = part.reader.values
+        self.time_ns[topic] = time_ns
+
+    def update(self, topic: str, message: Any, receive_ns: int = 0) -> Refusal | None:
+        """Read and accept a message.
 
         Args:
             topic: as the spec names it.
@@ -270,14 +198,12 @@ class VectorReader:
             receive_ns: time of receipt, used when the message has no stamp.
 
         Returns:
-            None, or why the message was rejected (nothing of it is taken).
+            None, or why the message was refused (nothing of it is taken).
         """
-        part = self._by_topic[topic]
-        fault = part.reader.read(message)
-        if fault is None:
-            self.values[part.index] = part.reader.values
-            self.time_ns[topic] = stamp_ns(message) or receive_ns
-        return fault
+        refusal = self.read(topic, message)
+        if refusal is None:
+            self.accept(topic, stamp_ns(message) or receive_ns)
+        return refusal
 
     def complete(self) -> bool:
         """Every signal was seen at least once."""
@@ -289,10 +215,13 @@ class VectorReader:
 
 
 class StateReader(VectorReader):
-    """[S] the state, from messages. Values outside a signal's bounds are sensor faults: their message is rejected."""
+    """[S] the state, from messages. Values outside a signal's bounds are sensor faults: their message is refused.
+
+    So are numbers beyond `HUGE` where a signal has no bounds: finite as they are, their squares and sums are not.
+    """
 
     def __init__(self, spec: RobotSpec) -> None:
-        super().__init__(spec.state, spec.state_low, spec.state_high)
+        super().__init__(spec.state, np.maximum(spec.state_low, -HUGE), np.minimum(spec.state_high, HUGE))
 
 
 class CommandReader(VectorReader):
@@ -351,7 +280,7 @@ class CommandWriter:
         setters: list[tuple[int, Callable[[float], None]]] = []
         for at, where, signal in zip(part.index, part.reader.places, part.reader.signals, strict=True):
             try:
-                setters.append((int(at), _setter(message, where.steps)))
+                setters.append((int(at), setter(message, where.steps)))
             except (AttributeError, IndexError, TypeError) as error:
                 raise SpecError([f"command '{signal.name}': a {part.type} has no number '{signal.field}' to write to"]) from error
 
@@ -391,9 +320,9 @@ class CommandWriter:
         return fill
 
 
-def _setter(message: Any, steps: Steps) -> Callable[[float], None]:
+def setter(message: Any, steps: Steps) -> Callable[[float], None]:
     """A function that writes a number to a path, growing arrays that are too short."""
-    holder = _getter(steps[:-1])(message) if len(steps) > 1 else message
+    holder = getter(steps[:-1])(message) if len(steps) > 1 else message
     last = steps[-1]
     if isinstance(last, str):
         whole = isinstance(getattr(holder, last), int)
@@ -404,7 +333,7 @@ def _setter(message: Any, steps: Steps) -> Callable[[float], None]:
         if not isinstance(getattr(holder, last), (int, float)):
             raise TypeError(last)
         return put
-    owner = _getter(steps[:-2])(message) if len(steps) > 2 else message
+    owner = getter(steps[:-2])(message) if len(steps) > 2 else message
     name = steps[-2]
     if not isinstance(name, str):
         raise TypeError(name)

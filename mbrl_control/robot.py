@@ -63,6 +63,8 @@ class RobotSpec(Strict):
     trainer: TrainerSpec = Field(TrainerSpec(), description="when to learn")
     sim: SimSpec | None = Field(None, description="its twin in MuJoCo; needed only by `mbrl demo` and `mbrl sim`")
     csv: CsvSpec = Field(CsvSpec(), description="how its CSV logs look")
+    allow_injection: bool = Field(False, description="`mbrl inject` may disturb it on purpose: false messages, stopped and killed "
+                                  "processes. Only for simulated robots, or where nobody is near")
 
     @model_validator(mode="wrap")
     @classmethod
@@ -179,6 +181,12 @@ class RobotSpec(Strict):
         """(index of a signal, index of its time derivative) for every `rate_of`."""
         index = {n: i for i, n in enumerate(self.state_names)}
         return tuple((index[s.rate_of], i) for i, s in enumerate(self.state) if s.rate_of is not None)
+
+    @cached_property
+    def tracked(self) -> tuple[tuple[int, int, float], ...]:
+        """(index of a command, index of the state signal that follows it, greatest error) for every `tracks_within`."""
+        return tuple((a, axis.tracks, command.tracks_within) for a, (command, axis) in enumerate(zip(self.command, self.axes, strict=True))
+                     if command.tracks_within is not None and axis.tracks is not None)
 
     @cached_property
     def hash(self) -> str:

@@ -113,6 +113,8 @@ class CommandSignal(Signal):
     tracks: str | None = Field(None, description="state signal whose position or speed it sets; by default that of the same joint "
                                "in the same unit")
     safe_action: SafeAction | None = Field(None, description="of this axis; by default that of the robot")
+    tracks_within: Positive | None = Field(None, description="the state keeps within so much of this command, `delay_s` later, or after "
+                                           "10 ticks the robot brakes (`no_response`); none: not watched")
 
     @field_validator("limits")
     @classmethod

@@ -87,7 +87,10 @@ def safety(spec: RobotSpec) -> Found:
 
 def _tracks(spec: RobotSpec) -> Found:
     units = {s.name: s.unit for s in spec.state}
-    for k, command in enumerate(spec.command):
+    for k, (command, axis) in enumerate(zip(spec.command, axes_of(spec.command, spec.state), strict=True)):
+        if command.tracks_within is not None and axis.tracks is None:
+            yield (("command", k, "tracks_within"), command.tracks_within,
+                   f"no state signal in {command.unit} follows this command, by its joint or its key 'tracks'; name one, or leave it out")
         if command.tracks is None:
             continue
         unit = units[command.tracks]

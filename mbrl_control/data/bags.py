@@ -144,7 +144,8 @@ class Topic:
         for i, payload in enumerate(self.payloads):
             try:
                 message = decode(self.type, payload, self.store)
-                fault = reader.read(message)
+                refusal = reader.read(message)
+                fault = refusal.sentence if refusal else None
             except DataError:
                 fault = "the message is damaged"
             if fault is None:
@@ -168,7 +169,7 @@ def _place_column(layout: Layout, table: np.ndarray, where: Place) -> np.ndarray
     """[N] float64; None where this needs a look at each message."""
     if where.array:
         names = layout.list_of_texts(where.names)
-        if names.count(where.joint) != 1:
+        if names.count(where.joint) != 1 or layout.find(f"{dotted(where.array)}[{len(names)}]"):
             return None
         at = layout.find(f"{dotted(where.array)}[{names.index(where.joint)}]")
     else:

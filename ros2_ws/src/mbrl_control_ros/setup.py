@@ -27,6 +27,7 @@ setup(
             "trainer_node = mbrl_control_ros.trainer_node:main",
             "recorder_node = mbrl_control_ros.recorder_node:main",
             "sim_node = mbrl_control_ros.sim_node:main",
+            "inject_node = mbrl_control_ros.inject_node:main",
         ]
     },
     zip_safe=False,

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 
+from mbrl_control.refusal import Refusal
 from mbrl_control.robot import RobotSpec
 from mbrl_control.runtime.controller import Decision
 from mbrl_control.runtime.faults import FAULTS, MEANINGS, Mode
@@ -54,10 +55,10 @@ class Figures:
         self._last: Decision | None = None
         self._rejected = 0
 
-    def reject(self, reason: str) -> None:
+    def reject(self, reason: Refusal) -> None:
         """A state message was refused."""
         self._rejected += 1
-        self._reason = reason
+        self._reason = reason.sentence
 
     def tick(self, decision: Decision, lateness_s: float, missed: int) -> None:
         """Take over a tick: what it decided, how late it was and how many before it were missed."""
