@@ -15,17 +15,21 @@ from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.duration import Duration
 from rclpy.lifecycle import LifecycleNode
 from rclpy.publisher import Publisher
+from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import JointState
 from std_msgs.msg import Bool, Empty, Float64MultiArray
 
 from mbrl_control import robot
-from mbrl_control.messages import DECISION_TOPIC, STAMPED_COMMAND_TOPIC, CommandWriter, StateReader
+from mbrl_control.messages import DECISION_TOPIC, STAMPED_COMMAND_TOPIC, CommandWriter
 from mbrl_control.robot import RobotSpec
 from mbrl_control.runtime.cadence import Cadence
+from mbrl_control.runtime.clock_check import ClockWatch
 from mbrl_control.runtime.controller import Controller, Decision
 from mbrl_control.runtime.faults import Mode
 from mbrl_control.runtime.operator import OperatorWatch
 from mbrl_control.runtime.process_link import ProcessLink
+from mbrl_control.runtime.response import ResponseWatch
+from mbrl_control.runtime.state_input import StateInput
 from mbrl_control.runtime.wind_down import wind_down
 from mbrl_control_ros import qos
 from mbrl_control_ros.diagnostics import Figures
@@ -73,10 +77,12 @@ class Loop:
         self.node, self._settings, self._tell = node, settings, tell
         self.active = False
         self.spec: RobotSpec = robot.load(settings.robot)
-        self._reader = StateReader(self.spec)
+        simulated = bool(node.get_parameter("use_sim_time").value)
+        self._inputs = StateInput(self.spec, simulated, settings.use_stamps)
+        self._response = ResponseWatch(self.spec)
+        self.clock = ClockWatch(simulated, self.spec.sim is None, time.monotonic())
         self._writer = CommandWriter(self.spec, lambda kind: message_class(kind)())
-        states = {topic: message_class(kind) for topic, kind in self._reader.topics().items()}
-        self._received: dict[str, float] = {}
+        states = {topic: message_class(kind) for topic, kind in self._inputs.topics().items()}
         self._sent_plan: Any = None
         self.figures = Figures(self.spec, node.get_name())
         logs = settings.run_dir / "logs"
@@ -86,7 +92,7 @@ class Loop:
         own = Path(settings.robot)
         self.core = Controller(self.spec, self.link, settings.seed, base=own.parent if own.is_file() else None)
         self.cadence = Cadence(self.spec.tick_s)
-        self._subscriptions = [node.create_subscription(kind, topic, self._on_state(topic), qos.NEWEST) for topic, kind in states.items()]
+        self._subscriptions = [node.create_subscription(kind, topic, self._on_state(topic), qos.STATE) for topic, kind in states.items()]
         self._commands = {t: node.create_publisher(message_class(k), t, qos.COMMAND) for t, k in self._writer.topics().items()}
         self._stamped = node.create_publisher(JointState, STAMPED_COMMAND_TOPIC, qos.STREAM)
         self._decisions = node.create_publisher(JointState, DECISION_TOPIC, qos.STREAM)
@@ -95,6 +101,8 @@ class Loop:
         self._operator = OperatorWatch(settings.heartbeat_s)
         self._subscriptions += [node.create_subscription(Bool, "estop", lambda message: self._operator.stop(message.data), qos.STREAM),
                                 node.create_subscription(Empty, "heartbeat", lambda _: self._operator.beat(time.monotonic()), qos.STREAM)]
+        if simulated:
+            self._subscriptions.append(node.create_subscription(Clock, "/clock", self._on_clock, qos.NEWEST))
         self.link.start()
 
     def begin(self) -> None:
@@ -133,20 +141,18 @@ class Loop:
 
     def _on_state(self, topic: str) -> Callable[[Any], None]:
         def callback(message: Any) -> None:
-            ros_now = self.node.get_clock().now().nanoseconds
-            fault = self._reader.update(topic, message, ros_now)
-            if fault:
-                self.figures.reject(fault)
-                self.node.get_logger().warning(f"refused a state on '{topic}': {fault}", throttle_duration_sec=1.0)
-                return
-            now = time.monotonic()
-            self._received[topic] = now
-            if self._reader.complete():
-                by_stamp = now - max(0, ros_now - self._reader.oldest_ns()) * 1e-9
-                measured = by_stamp if self._settings.use_stamps else min(self._received.values())
-                self.core.on_state(measured, self._reader.values.copy())
+            ros_now, now = self.node.get_clock().now().nanoseconds, time.monotonic()
+            refusal = self._inputs.take(topic, message, ros_now, now)
+            if refusal is not None:
+                self.figures.reject(refusal)
+                self.node.get_logger().warning(f"refused a state on '{topic}': {refusal}", throttle_duration_sec=1.0)
+            elif self._inputs.complete():
+                self.core.on_state(self._inputs.watch.measured_s, self._inputs.values.copy())
 
         return callback
+
+    def _on_clock(self, message: Clock) -> None:
+        self.clock.heard(message.clock.sec + 1e-9 * message.clock.nanosec, time.monotonic())
 
     def tick(self, idle: Callable[[float], None]) -> None:
         """Serve callbacks until the next deadline, then decide and send the command of the period that begins, and tell about it."""
@@ -160,6 +166,8 @@ class Loop:
         before, decision = self.core.supervision.mode, self.core.tick(now)
         # Before the first state nobody knows what the robot does: any command could be a bump.
         stamp = self.send(decision.command) if decision.mode != Mode.STANDBY else self.node.get_clock().now().to_msg()
+        known = self.core.state if decision.mode in (Mode.ACTIVE, Mode.DEGRADED, Mode.EXPLORE) else None
+        self._response.tick(now, decision.command, known, self.core.state_time)
         message = JointState(name=DECISION_NAMES, position=[*decision.numbers(), now, 1e6 * lateness_s])
         message.header.stamp = stamp
         self._decisions.publish(message)
@@ -172,7 +180,9 @@ class Loop:
 
     def _faults(self) -> frozenset[str]:
         """Codes of what is wrong outside of the tick's own sight."""
-        found = self._operator.faults(time.monotonic())
+        now = time.monotonic()
+        self._inputs.watch.clock(self.node.get_clock().now().nanoseconds, now)
+        found = self._operator.faults(now) | self._inputs.watch.faults(now) | self._response.faults() | self.clock.faults(now)
         return found if all(self.node.count_publishers(topic) <= 1 for topic in self._commands) else found | {"second_publisher"}
 
     def send(self, command: np.ndarray) -> Time:

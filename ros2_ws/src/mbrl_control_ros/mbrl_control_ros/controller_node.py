@@ -89,6 +89,9 @@ class ControllerNode(LifecycleNode):
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Begin to send commands, from the next period on."""
         assert self.loop is not None
+        if wrong := self.loop.clock.sentence(time.monotonic()):
+            self.get_logger().error(f"cannot activate: {wrong}")
+            return TransitionCallbackReturn.FAILURE
         freeze_garbage()  # before the priority is raised: it takes long enough to disturb another robot's tick
         refused = [pin(cores_for("tick")), *(real_time(self._priority) if self._priority else [])]
         for sentence in filter(None, refused):

@@ -13,6 +13,9 @@ NEWEST = _keep_last(1, ReliabilityPolicy.BEST_EFFORT)
 """Subscriptions that act on the newest value. A best-effort subscription matches every publisher; no deadline or
 liveliness is asked for, because a publisher that offers none would not match at all."""
 
+STATE = _keep_last(10, ReliabilityPolicy.BEST_EFFORT)
+"""The controller on the robot's states: a wrong message from somebody must not push the true one out before it is read."""
+
 COMMAND = _keep_last(1, ReliabilityPolicy.RELIABLE)
 """Commands sent. Reliable matches both kinds of subscription; never latched, so that no late joiner gets an old command."""
 
