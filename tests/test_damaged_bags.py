@@ -25,6 +25,7 @@ from mbrl_control.data.recover import recover
 from mbrl_control.errors import DataError
 
 
+@pytest.mark.fault(row=31)
 def test_a_folder_without_metadata_reads_and_says_so(tmp_path):
     rows, _ = run_of_arm(20)
     folder = write_rosbag2(tmp_path / "run", rows)
@@ -78,6 +79,7 @@ def small_chunks(path, rows):
     return bag.path.read_bytes()
 
 
+@pytest.mark.fault(row=31)
 def test_a_file_cut_anywhere_gives_exactly_a_prefix(tmp_path):
     rows, _ = run_of_arm(100)
     whole = small_chunks(tmp_path / "whole", rows)
@@ -99,6 +101,7 @@ def test_a_file_cut_anywhere_gives_exactly_a_prefix(tmp_path):
     assert kept_before == len(rows)
 
 
+@pytest.mark.fault(row=31)
 def test_lost_messages_of_a_cut_chunk_are_counted(tmp_path):
     rows, _ = run_of_arm(100)
     whole = small_chunks(tmp_path / "whole", rows)
@@ -110,6 +113,7 @@ def test_lost_messages_of_a_cut_chunk_are_counted(tmp_path):
 
 @given(st.integers(50, 15_000), st.integers(1, 255))
 @settings(max_examples=60, deadline=None)
+@pytest.mark.fault(row=31)
 def test_a_flipped_byte_never_yields_a_wrong_message(tmp_path_factory, at, change):
     folder = tmp_path_factory.mktemp("flip")
     rows, _ = run_of_arm(60)
@@ -175,6 +179,7 @@ def test_recovering_a_real_bag_of_another_format_keeps_every_message(tmp_path):
     np.testing.assert_array_equal(episode.action, direct.action)
 
 
+@pytest.mark.fault(row=31)
 def test_a_truncated_sqlite_file_gives_what_is_sound(tmp_path):
     rows, states = run_of_arm(2000)
     (file,) = write_rosbag2(tmp_path / "run", rows, "sqlite3").glob("*.db3")

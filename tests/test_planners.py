@@ -176,6 +176,7 @@ def test_mppi_reports_its_effective_sample_size_and_ignores_the_unit_of_cost():
 
 
 @pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.fault(row=14)
 def test_candidates_that_are_not_finite_never_win(kind):
     """One member diverges to NaN where the force is positive, which is where the optimum lies."""
     model = fakes.double_integrator(offsets=[[0.0, 0.0], [0.0, 0.0]])
@@ -196,6 +197,7 @@ def test_candidates_that_are_not_finite_never_win(kind):
 
 
 @pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.fault(row=14)
 def test_when_nothing_is_finite_the_last_plan_stands(kind):
     robot, model = fakes.spec(**of(kind)), fakes.double_integrator()
     planner = fakes.planner(robot, model)

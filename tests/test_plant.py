@@ -209,6 +209,7 @@ def test_a_broken_mjcf_is_one_clear_error(tmp_path):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.fault(row=36)
 def test_an_unstable_simulation_is_told_not_hidden(tmp_path):
     base = edited(tmp_path, {'integrator="RK4"': 'integrator="Euler"', 'gear="10"': 'gear="1e12"'})
     plant = MujocoPlant(robot.load("cartpole"), base)

@@ -126,12 +126,14 @@ def test_recordings_are_never_overwritten(tmp_path):
         Recorder(tmp_path / "run", QUIET)
 
 
+@pytest.mark.fault(row=22)
 def test_it_does_not_start_on_a_full_disk(tmp_path):
     with pytest.raises(DataError, match="MB free on this disk, less than the limit"):
         Recorder(tmp_path / "run", RecorderOptions(min_free_bytes=1 << 60))
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.fault(row=22)
 def test_it_stops_and_tells_when_the_disk_fills(tmp_path, monkeypatch):
     usage = namedtuple("usage", "total used free")
     free = [10 << 20]
@@ -150,6 +152,7 @@ def test_it_stops_and_tells_when_the_disk_fills(tmp_path, monkeypatch):
     assert read_bag(tmp_path / "run").kept == 1
 
 
+@pytest.mark.fault(row=22)
 def test_a_failing_disk_stops_the_recording_not_the_caller(tmp_path, monkeypatch):
     recorder = Recorder(tmp_path / "run", RecorderOptions(min_free_bytes=0, flush_s=0.02, sync_s=0))
 
@@ -164,6 +167,7 @@ def test_a_failing_disk_stops_the_recording_not_the_caller(tmp_path, monkeypatch
     assert "No space left" in recorder.events[0].text
 
 
+@pytest.mark.fault(row=23)
 def test_a_full_queue_drops_and_tells_instead_of_waiting(tmp_path, monkeypatch):
     recorder = Recorder(tmp_path / "run", RecorderOptions(min_free_bytes=0, queue=10, sync_s=0))
     real_write, go = recorder._bag.write, []

@@ -6,6 +6,7 @@ import json
 import math
 import os
 import signal
+import time
 from pathlib import Path
 
 import pytest
@@ -68,6 +69,7 @@ def run_dir(tmp_path):
     return tmp_path / "run"
 
 
+@pytest.mark.fault(row=25)
 def test_silent_until_active_then_on_time_and_at_rest_in_the_end(probe, start, run_dir):
     node = start("controller_node", "robot:=cartpole", f"run_dir:={run_dir}", extra=("--params-file", str(params_file())))
     Robot(probe)
@@ -157,6 +159,7 @@ def active(probe, start, run_dir):
     return node, speaker, commands, decisions
 
 
+@pytest.mark.fault(row=1)
 def test_a_silent_robot_gets_the_safe_action_until_it_speaks_again(probe, active):
     _, speaker, commands, decisions = active
     speaker.speaks = False
@@ -261,13 +264,27 @@ def test_on_simulated_time_the_stamps_are_the_simulators_and_the_cadence_stays(p
 
 
 
-def test_an_emergency_stop_latches_until_it_is_released_and_reset(probe, active):
+@pytest.mark.fault(row=34)
+def reaction_ms(probe, decisions, since, least):
+    """From an instant (s of the system's clock) to the stamp of the first decision in a mode of at least `least`."""
+    found = []
+
+    def reached():
+        found[:] = [stamp(d) for d in decisions if stamp(d) > since and by_name(d)["mode"] >= least]
+        return found
+
+    probe.until(reached, f"{least.name}")
+    return 1e3 * (found[0] - since)
+
+
+def test_an_emergency_stop_latches_until_it_is_released_and_reset(probe, active, record_property):
     _, _, commands, decisions = active
     told = probe.listen(DiagnosticArray, "/diagnostics")
     button = probe.node.create_publisher(Bool, "estop", 10)
     probe.until(lambda: button.get_subscription_count() == 1, "the controller listening to the stop")
+    pressed = time.time()
     button.publish(Bool(data=True))
-    probe.until(lambda: mode(decisions) == Mode.LATCHED, "the stop")
+    record_property("measured", f"LATCHED {reaction_ms(probe, decisions, pressed, Mode.LATCHED):.0f} ms after the message was sent (T = 20 ms)")
     wait_for_commands(probe, commands)
     assert {c.data[0] for c in commands[-10:]} == {0.0}
     assert any("emergency stop" in s.message and "~/reset" in s.message for m in told for s in m.status)
@@ -279,10 +296,13 @@ def test_an_emergency_stop_latches_until_it_is_released_and_reset(probe, active)
     assert not probe.call(Trigger, "controller/reset", Trigger.Request()).success  # nothing to reset
 
 
-def test_a_second_publisher_on_the_command_topic_stops_the_robot_until_it_is_gone(probe, active):
+@pytest.mark.fault(row=33)
+def test_a_second_publisher_on_the_command_topic_stops_the_robot_until_it_is_gone(probe, active, record_property):
     _, _, commands, decisions = active
+    begin = time.time()
     rival = probe.node.create_publisher(Float64MultiArray, "commands", 1)
-    probe.until(lambda: mode(decisions) in (Mode.BRAKE, Mode.HOLD), "the safe action")
+    took = reaction_ms(probe, decisions, begin, Mode.BRAKE)
+    record_property("measured", f"BRAKE {took:.0f} ms after the other publisher was made, discovery included (T = 20 ms)")
     wait_for_commands(probe, commands)
     assert {c.data[0] for c in commands[-10:]} == {0.0}
     probe.node.destroy_publisher(rival)

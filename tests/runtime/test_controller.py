@@ -77,6 +77,7 @@ def test_one_plan_is_asked_for_every_plan_period():
     assert [r.seq for r in link.requests] == list(range(50))
 
 
+@pytest.mark.fault(row=1)
 def test_a_state_that_ages_degrades_after_two_ticks_brakes_after_its_time_out_and_latches_after_five():
     link = FakeLink()
     controller = ready(link, command={"max_rate": None}, safe_action="zero")
@@ -93,6 +94,7 @@ def test_a_state_that_ages_degrades_after_two_ticks_brakes_after_its_time_out_an
     assert [d.reasons[0] for d in decisions[2:26:23]] == ["state_old", "state_lost"]
 
 
+@pytest.mark.fault(row=1)
 def test_after_a_gap_it_goes_on_after_a_second_of_fresh_states():
     link = FakeLink()
     controller = ready(link, safe_action="zero")
@@ -157,6 +159,7 @@ def test_a_state_far_in_the_future_is_not_taken_for_fresh():
     assert controller.tick(0.02).state_age == 0.0
 
 
+@pytest.mark.fault(row=25)
 def test_control_of_positions_begins_where_the_robot_is():
     """No bump at activation, whatever excitation, plans and the zero command say."""
     axis = {"joint": "hinge", "unit": "rad", "limits": (-4.0, 4.0), "max_rate": 1.0, "zero": 0.0}
@@ -175,6 +178,7 @@ def test_nan_states_count_as_none():
     assert {d.mode for d in decisions} == {Mode.STANDBY}
 
 
+@pytest.mark.fault(row=10)
 def test_a_late_planner_is_told_and_its_last_plan_is_used_to_the_end_then_the_safe_action():
     link = FakeLink()
     controller = ready(link, safe_action="zero")

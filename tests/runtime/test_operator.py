@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from mbrl_control.runtime.faults import FAULTS, Mode
 from mbrl_control.runtime.operator import OperatorWatch
 
@@ -17,6 +19,7 @@ def test_the_stop_counts_while_it_is_pressed():
     assert watch.faults(1e6) == frozenset()
 
 
+@pytest.mark.fault(row=34)
 def test_a_heartbeat_may_be_away_for_three_ticks_and_no_longer():
     watch = OperatorWatch(3 * TICK)
     found = []
@@ -32,5 +35,6 @@ def test_one_that_never_comes_is_waited_for_from_the_first_tick():
     assert [watch.faults(100.0 + k * TICK) for k in range(5)] == 4 * [frozenset()] + [{"heartbeat_lost"}]
 
 
+@pytest.mark.fault(row=34)
 def test_both_latch():
     assert {FAULTS[code].mode for code in ("estop", "heartbeat_lost")} == {Mode.LATCHED}

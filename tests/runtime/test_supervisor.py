@@ -71,6 +71,7 @@ def test_braking_becomes_holding_at_rest_or_after_a_second():
     assert modes[49:51] == [Mode.BRAKE, Mode.HOLD]
 
 
+@pytest.mark.fault(row=34)
 def test_latched_stays_until_an_operator_says_so_and_then_still_waits():
     modes, state = run([["estop"], *[[]] * 500])
     assert set(modes) == {Mode.LATCHED}
