@@ -7,6 +7,10 @@ import ctypes
 import gc
 import os
 import sys
+from pathlib import Path
+
+
+PLANNER, TRAINER = 300, 600
 
 
 def freeze_garbage() -> None:
@@ -48,8 +52,19 @@ def cores_for(role: str) -> list[int]:
     return cores[-1:] if role == "planner" else cores[:-1]
 
 
+def expendable(score: int) -> None:
+    """When memory is short the system ends this process before those of a lower score; the controller's is 0.
+
+    Args:
+        score: 0 to 1000: `PLANNER` or `TRAINER`.
+    """
+    with contextlib.suppress(OSError):
+        Path("/proc/self/oom_score_adj").write_text(str(score))
+
+
 def background() -> None:
-    """Give way to everything else: lowest priority, and no core that the planner has to itself."""
+    """Give way to everything else: lowest priority, no core that the planner has to itself, first to go when memory is short."""
+    expendable(TRAINER)
     pin(cores_for("trainer"))
     with contextlib.suppress(OSError):
         os.nice(19)

@@ -127,6 +127,11 @@ class RobotSpec(Strict):
         return np.array([c.max_rate if c.max_rate is not None else math.inf for c in self.command])
 
     @cached_property
+    def command_timeout_s(self) -> float:
+        """Time without a command after which the plant applies `zero`, s: that of `sim`, or three ticks and at most 0.1 s."""
+        return (self.sim and self.sim.command_timeout_s) or min(3.0 / self.rate_hz, 0.1)
+
+    @cached_property
     def delays(self) -> np.ndarray:
         """[A] time from command to effect, s."""
         return np.array([c.delay_s for c in self.command])

@@ -184,6 +184,8 @@ class PlannerSpec(Strict):
                                                   "processor has it")
     device: Literal["auto", "cpu", "cuda"] = Field("cpu", description="where candidates are rolled out; auto: on a GPU where there is one "
                                                    "and the model can")
+    memory_mb: int = Field(8192, ge=512, le=1_048_576, description="main memory that the planner's process may hold; it is ended above, "
+                           "and started again")
     options: Options = Field(default_factory=dict, description="its options")
 
 
@@ -201,6 +203,8 @@ class TrainerSpec(Strict):
     budget_s: Positive = Field(3.0, description="time limit of a refit")
     window_s: Positive = Field(600.0, description="older data is forgotten")
     forget_s: Positive | None = Field(None, description="age after which data counts 1/e, in the long run a tenth: for robots that change")
+    memory_mb: int = Field(4096, ge=512, le=1_048_576, description="data that the trainer's process may ask the system for; it ends above, "
+                           "and is started again")
     holdout: float = Field(0.1, ge=0.02, le=0.5, description="share of the data kept for the gate")
     gate_ratio: float = Field(1.1, ge=1, le=10, description="a snapshot may be worse by this factor on held-out and newest data together")
 
@@ -212,7 +216,8 @@ class SimSpec(Strict):
     actuators: list[str] = Field(min_length=1, description="actuator names in the order of `command`")
     start: dict[str, float] = Field(default_factory=dict, description="state signals at reset; others 0")
     start_noise: float = Field(0.01, ge=0, le=1, description="standard deviation added to the start")
-    command_timeout_s: Positive = Field(0.1, description="without a command for so long the plant applies `zero`")
+    command_timeout_s: Positive | None = Field(None, description="without a command for so long the plant applies `zero`; by default three "
+                                               "ticks, but at most 0.1 s")
     state_hz: Positive = Field(100.0, description="rate of the published state")
 
 

@@ -103,3 +103,12 @@ def test_tip_height_is_the_height_and_falls_with_rates_and_folding():
 def test_tip_height_refuses_what_does_not_fit(options, words):
     with pytest.raises(UserError, match=words):
         parts.find("costs", "tip_height").build(robot.load("acrobot"), parts.options("costs", "tip_height", options))
+
+
+def test_a_plant_stops_obeying_after_three_ticks_but_at_most_a_tenth_of_a_second():
+    spec = robot.load("cartpole")
+    assert spec.sim.command_timeout_s is None
+    for rate, wanted in ((50.0, 0.06), (200.0, 0.015), (10.0, 0.1)):
+        assert spec.model_copy(update={"rate_hz": rate}).command_timeout_s == pytest.approx(wanted)
+    own = spec.model_copy(update={"sim": spec.sim.model_copy(update={"command_timeout_s": 0.2})})
+    assert own.command_timeout_s == 0.2

@@ -1,13 +1,13 @@
-"""The planner worker process: waits for a request, plans with the newest model, answers. It may be killed at any instant."""
+"""The planner worker: waits for a request, plans with the newest model, answers. Its process may be killed at any instant."""
 
 from __future__ import annotations
 
 import argparse
 import os
 import select
-import signal
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -25,6 +25,7 @@ from mbrl_control.robot import RobotSpec
 from mbrl_control.runtime.fit_check import BUDGET_SHARE
 from mbrl_control.runtime.layout import CARRY_ROWS, Layout
 from mbrl_control.runtime.mailbox import Mailbox
+from mbrl_control.runtime.planner_events import Event
 from mbrl_control.store import ModelStore
 
 
@@ -81,14 +82,16 @@ class PlannerCore:
         return self.previous, before
 
 
-def _arguments() -> argparse.Namespace:
+def arguments() -> argparse.Namespace:
+    """The command line of a worker and its keeper."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--robot", required=True)
     parser.add_argument("--store", type=Path, required=True)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--requests", type=Path, required=True)
     parser.add_argument("--plans", type=Path, required=True)
-    parser.add_argument("--wake", type=int, required=True)
+    for pipe in ("--wake", "--orders", "--events"):
+        parser.add_argument(pipe, type=int, required=True)
     parser.add_argument("--cores", type=int, nargs="+", required=True)
     parser.add_argument("--anytime", action="store_true")
     return parser.parse_args()
@@ -103,10 +106,13 @@ def _next_request(wake: int, box: Mailbox, timeout_s: float) -> np.ndarray | Non
     return box.read()
 
 
-def main() -> None:
-    """Run until the controller closes its end of the pipe."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    args = _arguments()
+def work(args: argparse.Namespace, tell: Callable[[Event], None]) -> None:
+    """Plan until the controller closes its end of the pipe.
+
+    Args:
+        args: of the command line.
+        tell: called once each with RUNNING, PREPARING and READY.
+    """
     torch.set_num_threads(1)
     torch.set_flush_denormal(True)
     pin(args.cores)
@@ -116,12 +122,15 @@ def main() -> None:
     core = PlannerCore(spec, ModelStore(args.store), args.seed)
     budget = BUDGET_SHARE / spec.plan_hz if args.anytime else None
     frozen = False
+    tell(Event.RUNNING)
     while True:
         core.swap()
         if core.model.version and not frozen:
+            tell(Event.PREPARING)
             print(f"planner: first model, {1e3 * core.warm_up():.1f} ms a plan", flush=True)
             freeze_garbage()
             frozen = True
+            tell(Event.READY)
         vector = _next_request(args.wake, requests, 0.1)
         if vector is None or not core.model.version:
             continue
@@ -130,7 +139,3 @@ def main() -> None:
         answer = layout.pack_plan(plan, before)
         answer[7] = time.perf_counter() - begin
         plans.write(np.concatenate([answer, vector]))
-
-
-if __name__ == "__main__":
-    main()

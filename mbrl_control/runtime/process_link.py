@@ -1,4 +1,4 @@
-"""The link to a planner worker in another process: two mailboxes and a wake-up pipe; the worker is restarted when it dies."""
+"""The link to a planner worker in another process: two mailboxes and a wake-up pipe; a keeper process starts and restarts the worker."""
 
 from __future__ import annotations
 
@@ -11,25 +11,32 @@ from pathlib import Path
 
 import numpy as np
 
+from mbrl_control import lifeline
 from mbrl_control.planning.plan import Plan, PlanRequest
 from mbrl_control.priority import cores_for
 from mbrl_control.robot import RobotSpec
 from mbrl_control.runtime.layout import Layout
 from mbrl_control.runtime.mailbox import Mailbox, shared_folder, sweep
+from mbrl_control.runtime.planner_events import EVENT, Event
+from mbrl_control.runtime.planner_watch import PlannerWatch
 
-RESTART_S = (0.2, 0.5, 1.0, 2.0, 5.0)
+ONE_THREAD = {name: "1" for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")}
+"""For the keeper: a process with threads of libraries cannot be forked safely."""
 
 
 def child_environment() -> dict[str, str]:
-    """The environment for a Python child; without the marker that would keep wheels of ROS from setting its library path."""
-    env = dict(os.environ)
+    """The environment for a Python child of this process, which ends with it if it calls `lifeline.follow_parent`.
+
+    Without the marker that would keep wheels of ROS from setting its library path.
+    """
+    env = lifeline.tell_child(dict(os.environ))
     if "LD_LIBRARY_PATH" not in env:
         env.pop("_ROS_WHEELS_BOOTSTRAP_COMPLETE", None)
     return env
 
 
 class ProcessLink:
-    """Owner's side of the link.
+    """Owner's side of the link. Nothing but `start` and `stop` ever takes longer than microseconds.
 
     Args:
         robot: name or path of the robot's YAML.
@@ -48,57 +55,101 @@ class ProcessLink:
         base = shared_folder() / f"mbrl-{os.getpid()}-{spec.name}-{time.monotonic_ns()}"
         self._requests = Mailbox(base.with_name(base.name + "-req.box"), self.layout.request_size, create=True)
         self._plans = Mailbox(base.with_name(base.name + "-plan.box"), self.layout.answer_size, create=True)
-        self._command = [sys.executable, "-m", "mbrl_control.runtime.planner_worker", "--robot", robot, "--store", str(store), "--seed",
+        self._command = [sys.executable, "-m", "mbrl_control.runtime.planner_keeper", "--robot", robot, "--store", str(store), "--seed",
                          str(seed), "--requests", str(self._requests.path), "--plans", str(self._plans.path),
                          "--cores", *map(str, cores or cores_for("planner"))]
         if not iterations_fixed:
             self._command.append("--anytime")
         self._log = log
-        self._process: subprocess.Popen[bytes] | None = None
-        self._wake = -1
-        self.restarts = 0
-        self._died_at = -1e9
+        self._keeper: subprocess.Popen[bytes] | None = None
+        self._wake = self._orders = self._events = -1
+        self._rest, self._buried = b"", False
+        self._watch = PlannerWatch(1.0 / spec.plan_hz)
         self.last_vector: np.ndarray | None = None
 
     def start(self) -> None:
-        """Start the worker; it plans once the store holds a model."""
-        read_end, self._wake = os.pipe()
-        os.set_blocking(self._wake, False)
+        """Start the keeper, and with it the worker; it plans once the store holds a model. Takes some milliseconds."""
+        wake, self._wake = os.pipe()
+        orders, self._orders = os.pipe()
+        self._events, events = os.pipe()
+        for end in (self._wake, self._orders, self._events):
+            os.set_blocking(end, False)
+        pipes = ("--wake", str(wake), "--orders", str(orders), "--events", str(events))
         try:
             with open(self._log or os.devnull, "ab") as output:
-                self._process = subprocess.Popen([*self._command, "--wake", str(read_end)], pass_fds=(read_end,), stdin=subprocess.DEVNULL,
-                                                 stdout=output, stderr=subprocess.STDOUT, env=child_environment(), start_new_session=True)
+                self._keeper = subprocess.Popen([*self._command, *pipes], pass_fds=(wake, orders, events), stdin=subprocess.DEVNULL,
+                                                stdout=output, stderr=subprocess.STDOUT, env=child_environment() | ONE_THREAD,
+                                                start_new_session=True)
         finally:
-            os.close(read_end)
+            for end in (wake, orders, events):
+                os.close(end)
+        self._buried = False
+        self._give_orders(time.monotonic())
 
     @property
     def pid(self) -> int:
         """Process id of the worker; 0 when there is none."""
-        return self._process.pid if self._process else 0
+        return self._watch.pid
+
+    @property
+    def restarts(self) -> int:
+        """Workers started after the first."""
+        return max(0, self._watch.starts - 1)
 
     def check(self) -> bool:
-        """Restart a dead worker, with growing pauses. Call it about once a second; returns whether one is running."""
-        if self._process is None or self._process.poll() is None:
-            return self._process is not None
+        """Take in what happened to the worker and see to it; returns whether one is running.
+
+        Call it once a second or each tick: it costs two system calls. A worker that ended is started again, at first at once, then with
+        growing pauses; one that hangs is killed. Only when the keeper itself was killed does it take longer: a process is started.
+        """
+        if self._keeper is None:
+            return False
         now = time.monotonic()
-        if self._died_at < 0:
-            self._died_at = now
-        if now - self._died_at >= RESTART_S[min(self.restarts, len(RESTART_S) - 1)]:
-            self._close_wake()
-            self.restarts += 1
-            self._died_at = -1e9
+        self._take_events()
+        if self._keeper.poll() is not None:
+            return self._keeper_died(now)
+        self._give_orders(now)
+        return self._watch.pid != 0
+
+    def faults(self, now: float) -> frozenset[str]:
+        """Codes of `faults.FAULTS` that are present by what `check` has found, at `now` s on the monotonic clock. Pure reading."""
+        return self._watch.faults(now)
+
+    def _take_events(self) -> None:
+        with contextlib.suppress(BlockingIOError):
+            self._rest += os.read(self._events, 4096)
+        whole = len(self._rest) // EVENT.size * EVENT.size
+        for kind, number, when in EVENT.iter_unpack(self._rest[:whole]):
+            self._watch.event(Event(kind), number, when)
+        self._rest = self._rest[whole:]
+
+    def _give_orders(self, now: float) -> None:
+        if (order := self._watch.order(now)) is not None:
+            with contextlib.suppress(OSError):  # it has just died: the next check finds out
+                os.write(self._orders, bytes([order]))
+
+    def _keeper_died(self, now: float) -> bool:
+        """The worker ended with it, or does so now; both are started again when it is time."""
+        if not self._buried:
+            self._buried = True
+            self._watch.event(Event.ENDED, -1, now)
+        if self._watch.due(now):
+            self._close_pipes()
             self.start()
         return False
 
-    def _close_wake(self) -> None:
-        """Once only: the number may belong to another file afterwards."""
-        if self._wake >= 0:
-            os.close(self._wake)
-            self._wake = -1
+    def _close_pipes(self) -> None:
+        """Once only: the numbers may belong to other files afterwards."""
+        for end in (self._wake, self._orders, self._events):
+            if end >= 0:
+                os.close(end)
+        self._wake = self._orders = self._events = -1
+        self._rest = b""
 
     def send(self, request: PlanRequest) -> None:
         """See `Link.send`."""
         self._requests.write(self.layout.pack_request(request))
+        self._watch.sent(time.monotonic())
         with contextlib.suppress(OSError):
             os.write(self._wake, b"!")
 
@@ -112,18 +163,20 @@ class ProcessLink:
         except (ValueError, LookupError, OverflowError):  # numbers that are no plan: as if it had not come
             return None
         self.last_vector = vector
+        self._watch.answered()
         return plan
 
     def stop(self) -> None:
-        """End the worker and remove the mailboxes."""
-        self._close_wake()
-        if self._process is not None:
-            self._process.terminate()
+        """End worker and keeper and remove the mailboxes."""
+        self._close_pipes()
+        if self._keeper is not None:
+            if not self._watch.starts:  # it is at its imports still, and deaf
+                self._keeper.terminate()
             try:
-                self._process.wait(2.0)
+                self._keeper.wait(2.0)
             except subprocess.TimeoutExpired:
-                self._process.kill()
-                self._process.wait()
-            self._process = None
+                self._keeper.kill()
+                self._keeper.wait()
+            self._keeper = None
         self._requests.unlink()
         self._plans.unlink()

@@ -17,7 +17,6 @@ from mbrl_control import parts, robot
 from mbrl_control.data.episodes import Episode
 from mbrl_control.data.sequences import sequences
 from mbrl_control.planning.plan import PlanRequest
-from mbrl_control.runtime import process_link
 from mbrl_control.runtime.mailbox import shared_folder
 from mbrl_control.runtime.planner_worker import PlannerCore
 from mbrl_control.runtime.process_link import ProcessLink
@@ -58,6 +57,22 @@ def until(condition, timeout_s=60.0):
         time.sleep(0.01)
 
 
+def ended(pid):
+    """Gone, or a zombie that nobody has buried."""
+    try:
+        with open(f"/proc/{pid}/stat") as stat:
+            return stat.read().rsplit(")", 1)[1].split()[0] == "Z"
+    except OSError:
+        return True
+
+
+def worker_of(link):
+    """Process id of the worker; never 0, which to os.kill would be this test's own group."""
+    until(link.check)
+    assert link.pid > 0
+    return link.pid
+
+
 def boxes(pid):
     return list(shared_folder().glob(f"mbrl-{pid}-tinylink-*.box"))
 
@@ -82,8 +97,7 @@ class Tick:
 
 
 @pytest.fixture
-def link(world, monkeypatch, tmp_path):
-    monkeypatch.setattr(process_link, "RESTART_S", (0.05,))
+def link(world, tmp_path):
     made = ProcessLink(world[0], world[1], world[2].folder, seed=3, log=tmp_path / "planner.log")
     made.start()
     yield made
@@ -117,16 +131,18 @@ def test_it_plans_as_the_same_planner_in_this_process_does(world, link):
 def test_killed_stopped_and_restarted_without_holding_the_tick_up(world, link):
     tick = Tick(link, world[1])
     until(tick)
-    first = link.pid
+    first = worker_of(link)
     os.kill(first, signal.SIGKILL)
-    until(lambda: link._process.poll() is not None)
+    until(lambda: not link.check())
     for _ in range(300):
         tick()
     until(lambda: link.check() and link.pid != first)
     assert link.restarts == 1
+    assert link.faults(time.monotonic()) == set()
     count = len(tick.plans)
     until(lambda: tick() and len(tick.plans) > count)
-    os.kill(link.pid, signal.SIGSTOP)
+    stopped = worker_of(link)
+    os.kill(stopped, signal.SIGSTOP)
     for _ in range(70_000 // 100):  # more would fill the wake-up pipe: shown below without as many plans
         tick()
     for _ in range(70_000):
@@ -138,7 +154,7 @@ def test_killed_stopped_and_restarted_without_holding_the_tick_up(world, link):
         pytest.fail("the pipe never filled")
     tick()
     assert link.check()
-    os.kill(link.pid, signal.SIGCONT)
+    os.kill(stopped, signal.SIGCONT)
     count = len(tick.plans)
     until(lambda: tick() and len(tick.plans) > count)
     assert tick.longest < 0.05
@@ -154,7 +170,7 @@ def test_nothing_is_left_after_stop_and_stop_may_be_called_twice(world):
     link = ProcessLink(world[0], world[1], world[2].folder, seed=0)
     assert len(boxes(os.getpid())) >= 2
     link.start()
-    pid = link.pid
+    pid = worker_of(link)
     link.stop()
     link.stop()
     assert boxes(os.getpid()) == []
@@ -166,8 +182,10 @@ def test_nothing_is_left_after_stop_and_stop_may_be_called_twice(world):
 def test_a_stopped_worker_is_ended_too(world):
     link = ProcessLink(world[0], world[1], world[2].folder, seed=0)
     link.start()
-    os.kill(link.pid, signal.SIGSTOP)
+    pid = worker_of(link)
+    os.kill(pid, signal.SIGSTOP)
     link.stop()
+    assert ended(pid)
     assert boxes(os.getpid()) == []
 
 
@@ -175,6 +193,7 @@ def test_after_kill_nine_of_the_owner_the_worker_ends_and_the_next_start_tidies_
     code = ("import time\nfrom pathlib import Path\nfrom mbrl_control import robot\n"
             "from mbrl_control.runtime.process_link import ProcessLink\n"
             f"link = ProcessLink({world[0]!r}, robot.load({world[0]!r}), Path({str(world[2].folder)!r}), seed=0)\nlink.start()\n"
+            "while not link.check():\n    time.sleep(0.01)\n"
             "print(link.pid, flush=True)\ntime.sleep(60)")
     owner = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
     worker = int(owner.stdout.readline())
@@ -182,14 +201,65 @@ def test_after_kill_nine_of_the_owner_the_worker_ends_and_the_next_start_tidies_
     owner.wait()
     assert len(boxes(owner.pid)) == 2
 
-    def gone():
-        try:
-            with open(f"/proc/{worker}/stat") as stat:
-                return stat.read().rsplit(")", 1)[1].split()[0] == "Z"
-        except OSError:
-            return True
-
-    until(gone)
+    until(lambda: ended(worker), 5.0)
     link = ProcessLink(world[0], world[1], world[2].folder, seed=0)
     link.stop()
     assert boxes(owner.pid) == []
+
+
+def test_a_worker_that_hangs_is_killed_and_another_answers_while_the_tick_goes_on(world, link):
+    tick = Tick(link, world[1])
+    until(lambda: tick() and link.check())
+    hung, begin = worker_of(link), time.monotonic()
+    os.kill(hung, signal.SIGSTOP)
+    count = len(tick.plans)
+
+    def another():
+        link.check()
+        return tick() and len(tick.plans) > count + 3
+
+    until(another)
+    assert link.pid not in (0, hung)
+    assert ended(hung)
+    assert link._watch.hang_s < time.monotonic() - begin
+    assert link.restarts == 1
+    assert tick.longest < 0.05
+
+
+def test_three_kills_within_ten_seconds_are_a_fault_and_it_is_started_all_the_same(world, link):
+    for count in range(3):
+        first = worker_of(link)
+        assert link.faults(time.monotonic()) == set()
+        os.kill(first, signal.SIGKILL)
+        until(lambda first=first: link.check() is not None and link.pid != first)
+        assert link.restarts in (count, count + 1)
+    assert link.faults(time.monotonic()) == {"planner_failing"}
+    assert link.faults(time.monotonic() + 10.0) == set()
+    tick = Tick(link, world[1])
+    until(lambda: link.check() and tick())
+
+
+def test_the_keeper_may_be_killed_too(world, link):
+    tick = Tick(link, world[1])
+    until(lambda: link.check() and tick())
+    worker = worker_of(link)
+    link._keeper.kill()
+    until(lambda: ended(worker))
+    count = len(tick.plans)
+    until(lambda: link.check() and tick() and len(tick.plans) > count + 3)
+    assert link.pid != worker
+
+
+def test_a_worker_over_its_memory_is_ended_and_the_log_says_why(world, tmp_path):
+    yaml = tmp_path / "robot.yaml"
+    yaml.write_text(YAML.replace("iterations: 2}", "iterations: 2, memory_mb: 512}"))
+    spec = robot.load(yaml)
+    code = ("import os, sys, mbrl_control.runtime.planner_keeper as keeper\n"
+            "keeper.resident_bytes = lambda pid: 600 * 2**20\n"
+            "keeper.main()\n")
+    link = ProcessLink(str(yaml), spec, world[2].folder, seed=0, log=tmp_path / "planner.log")
+    link._command[1:3] = ["-c", code]
+    link.start()
+    until(lambda: link.check() is not None and link.restarts >= 1)
+    link.stop()
+    assert "holds 600 MB, more than planner.memory_mb of the robot's YAML allows (512)" in (tmp_path / "planner.log").read_text()

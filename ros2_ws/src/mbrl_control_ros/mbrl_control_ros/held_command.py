@@ -14,11 +14,17 @@ class HeldCommand:
         zero: [A] command in force before the first one and after the timeout.
         timeout_s: seconds that a command stays in force without a new one.
         step_s: physics step.
+
+    Attributes:
+        received: commands so far.
+        timeouts: how often `zero` came into force for want of a command.
+        silence_s: from the arrival of the last command to the middle of the first step without it, at the last time-out.
     """
 
     def __init__(self, zero: np.ndarray, timeout_s: float, step_s: float) -> None:
         self.received = 0
         self.timeouts = 0
+        self.silence_s = 0.0
         self._zero = zero
         self._timeout_s = timeout_s
         self._step_s = step_s
@@ -43,6 +49,7 @@ class HeldCommand:
             if self._expires <= now and self._current is not self._zero:
                 self._current = self._zero
                 self.timeouts += 1
+                self.silence_s = now - self._expires + self._timeout_s
             if done and self._current is before:
                 done[-1] = (before, done[-1][1] + 1)
             else:

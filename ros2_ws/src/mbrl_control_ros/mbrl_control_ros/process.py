@@ -12,6 +12,7 @@ from rclpy.exceptions import InvalidParameterException, InvalidParameterTypeExce
 from rclpy.signals import SignalHandlerOptions
 
 from mbrl_control.errors import UserError
+from mbrl_control.lifeline import follow_parent
 
 _BAD_PARAMETER = (InvalidParameterException, InvalidParameterTypeException, InvalidParameterValueException)
 
@@ -32,11 +33,12 @@ class Stop:
 
 @contextmanager
 def ros(args: list[str] | None) -> Iterator[Stop]:
-    """rclpy begun and ended, with signals turned into a `Stop`."""
+    """rclpy begun and ended, with signals turned into a `Stop`, and so with the end of the process that started this one."""
     stop = Stop()
     rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
     signal.signal(signal.SIGINT, stop.ask)
     signal.signal(signal.SIGTERM, stop.ask)
+    follow_parent(signal.SIGINT)
     try:
         yield stop
     finally:

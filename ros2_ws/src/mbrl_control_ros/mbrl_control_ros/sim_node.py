@@ -59,7 +59,7 @@ class SimNode(Node):
         self._state = self._plant.reset(np.random.default_rng(seed))
         self._states = JointStates(self.spec)
         self._commands = CommandReader(self.spec)
-        self.held = HeldCommand(self.spec.action_zero, self.spec.sim.command_timeout_s, step_s)
+        self.held = HeldCommand(self.spec.action_zero, self.spec.command_timeout_s, step_s)
         self._state_publishers = {t: self.create_publisher(JointState, t, qos.STREAM) for t in self._states.topics}
         self._clock_publisher = self.create_publisher(Clock, "/clock", qos.STREAM) if own_clock else None
         for topic, kind in self._commands.topics().items():
@@ -88,8 +88,11 @@ class SimNode(Node):
             self._plant.change(self._change, self._change_factor)
             self.get_logger().info(f"{self._change} times {self._change_factor} at {self.sim_time:.2f} s")
             self._change_at_s = 0.0
+        timeouts = self.held.timeouts
         for command, steps in self.held.pieces(end - due * self.period_s, due * self._steps):
             self._state = self._plant.step(command, steps * self._step_s)
+        if self.held.timeouts > timeouts:
+            self.get_logger().warning(f"no command for {1e3 * self.held.silence_s:.1f} ms: `zero` is applied", throttle_duration_sec=0.5)
         self.sim_time += due * self.period_s
         self.publish()
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import signal
 from dataclasses import dataclass
 from pathlib import Path
 
 from rclpy.node import Node
 
 from mbrl_control import robot
+from mbrl_control.lifeline import follow_parent
 from mbrl_control.robot import RobotSpec
 from mbrl_control_ros import parameters
 from mbrl_control_ros.process import Stop, run
@@ -45,6 +47,7 @@ def main(args: list[str] | None = None) -> None:
     run(body, args)
     from mbrl_control.training import worker  # noqa: PLC0415  (torch is loaded only once ROS is left)
 
+    follow_parent(signal.SIGKILL)  # a fit is not waited for when nobody is left to use it
     job = jobs[0]
     worker.run(job.spec, job.run_dir, job.store_dir, seed=job.seed)
 

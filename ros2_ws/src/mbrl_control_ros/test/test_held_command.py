@@ -44,3 +44,12 @@ def test_pieces_cover_the_window_exactly_and_merge_equal_neighbours():
     pieces = held.pieces(0.0, 10)
     assert [n for _, n in pieces] == [2, 8]
     assert held.received == 1
+
+
+def test_it_tells_how_long_it_heard_nothing():
+    held = HeldCommand(ZERO, 0.06, 0.002)
+    held.arrive(0.005, ONE)
+    held.pieces(0.0, 20)
+    assert held.silence_s == 0.0
+    held.pieces(0.04, 20)
+    assert 0.06 <= held.silence_s <= 0.062
