@@ -239,3 +239,25 @@ def _until(condition, limit=5.0):
     while not condition():
         assert time.monotonic() < end, "waited too long"
         time.sleep(0.005)
+
+
+def test_a_resumed_bag_is_read_as_one_and_the_parts_before_are_never_touched(tmp_path):
+    rows, _ = run_of_arm(200)
+    record(tmp_path / "run", rows[:100])
+    first = (tmp_path / "run" / "run_0.mcap").read_bytes()
+    resumed = RecorderOptions(min_free_bytes=0, sync_s=0, resume=True)
+    (tmp_path / "run" / "run_1.mcap").touch()  # of a recorder that was killed as it began
+    recorder = record(tmp_path / "run", rows[100:], resumed)
+    assert recorder.path.name == "run_2.mcap"
+    assert (tmp_path / "run" / "run_0.mcap").read_bytes() == first
+    found = read_bag(tmp_path / "run")
+    assert {name: t.count for name, t in found.topics.items()} == {"/joint_states": 200, "/commands": 100}
+    assert any("run_1.mcap: the file is empty" in note for note in found.notes)
+    assert recover(tmp_path / "run", tmp_path / "saved") == (300, 0)
+
+
+def test_resuming_what_is_not_there_is_an_ordinary_bag(tmp_path):
+    rows, _ = run_of_arm(20)
+    record(tmp_path / "run", rows, RecorderOptions(min_free_bytes=0, sync_s=0, resume=True))
+    with Reader(tmp_path / "run") as reader:
+        assert reader.message_count == len(rows)

@@ -153,3 +153,41 @@ def test_two_robots_in_one_bag_are_refused(tmp_path):
     written(tmp_path / "run", rows)
     with pytest.raises(DataError, match="may be /a/joint_states or /b/joint_states"):
         EpisodeTail(tmp_path / "run", spec_of()).poll()
+
+
+def cut_short(folder, rows):
+    """A bag whose recorder was killed: some of its last chunk is missing, and everything after it. Gives the messages that are whole."""
+    written(folder, rows)
+    path = folder / f"{folder.name}_0.mcap"
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    (folder / "metadata.yaml").unlink()
+    return len(McapTail(path).read())
+
+
+def test_after_a_killed_recorder_the_next_part_is_followed(tmp_path):
+    rows = own_run()
+    half = cut_short(tmp_path / "run", rows[:200])
+    assert 0 < half < 200
+    tail, grown = McapTail(tmp_path / "run"), EpisodeTail(tmp_path / "run", spec_of())
+    assert len(tail.read()) == half
+    assert tail.read() == []
+    grown.poll()
+    options = RecorderOptions(min_free_bytes=0, flush_s=0.01, sync_s=0, resume=True)
+    for first in (200, 300):  # killed, as it were, and once more
+        with Recorder(tmp_path / "run", options) as recorder:
+            for topic, kind, payload, at in rows[first:first + 100]:
+                recorder.write(topic, kind, payload, at)
+        assert [m.payload for m in tail.read()] == [p for _, _, p, _ in rows[first:first + 100]]
+    assert tail.part == 2
+    assert [m.payload for m in McapTail(tmp_path / "run").read()] == [p for _, _, p, _ in rows[:half] + rows[200:]]
+    grown.poll()
+    full = episodes_from_bag(tmp_path / "run", spec_of())
+    assert [len(e) for e in grown.episodes()] == [len(e) for e in full]
+    assert len(full) == 2  # what is missing is a gap, never bridged
+
+
+def test_much_to_take_in_is_reported_as_progress(tmp_path):
+    written(tmp_path / "run", own_run(2000))
+    beats = []
+    EpisodeTail(tmp_path / "run", spec_of(), progress=lambda: beats.append(1)).poll()
+    assert len(beats) == 4  # 2000 states, 1000 commands and 1000 decisions: one for each thousand

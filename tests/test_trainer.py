@@ -13,7 +13,7 @@ import time
 import numpy as np
 import pytest
 
-from mbrl_control import robot, strict_yaml
+from mbrl_control import memory, robot, strict_yaml
 from mbrl_control.data.episodes import Episode
 from mbrl_control.data.sequences import sequences
 from mbrl_control.priority import background
@@ -323,6 +323,31 @@ def test_lines_of_refits_are_json_that_anybody_can_read(tmp_path):
     assert rows[0]["figures"] == {"epochs": 3.0}
 
 
+def test_a_refit_shows_after_each_gradient_step_that_it_goes_on(store):
+    beats = []
+    trainer = Trainer(spec_of(SMALL, updates=40), store, 0, lambda: beats.append(1))
+    trainer.set_data([cart(20.0)])
+    figures = trainer.refit().figures
+    steps = len(beats) - 1  # and one after the fit
+    assert steps >= 40 - 8
+    before = len(beats)
+    trainer.refit()
+    assert len(beats) - before == pytest.approx(steps + 1, abs=8)
+    assert figures["epochs"] >= 1
+
+
+def test_at_its_cap_of_memory_the_process_ends_with_a_sentence(tmp_path):
+    code = ("import sys\nsys.path.insert(0, sys.argv[1])\nimport numpy as np\nfrom pathlib import Path\nimport test_trainer as t\n"
+            "from mbrl_control.training import worker\n"
+            "class Tail:\n    def __init__(self, *_, **__):\n        pass\n    def poll(self):\n        np.ones(10**9)\n"
+            "worker.EpisodeTail = Tail\nworker.background = lambda: None\nrun = Path(sys.argv[2])\n"
+            "worker.run(t.spec_of(memory_mb=1024), run, run / 'store')\n")
+    done = subprocess.run([sys.executable, "-c", code, os.path.dirname(__file__), str(tmp_path)], capture_output=True, text=True, check=False)
+    assert done.returncode == memory.EXHAUSTED, done.stderr
+    assert "1024 MB of `trainer.memory_mb`" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 WORKER = """
 import sys, time
 from pathlib import Path
@@ -332,7 +357,7 @@ import test_trainer as t
 from mbrl_control.training import worker
 
 class Tail:
-    def __init__(self, *_):
+    def __init__(self, *_, **__):
         self.begin = time.monotonic()
         self.data = t.cart(600.0)
     def poll(self):

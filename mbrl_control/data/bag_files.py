@@ -127,7 +127,7 @@ def read_raw(path: Path, wanted: Wanted = lambda topic: True) -> RawBag:
             raise DataError(f"{path}: no .db3, .mcap or .bag file in this folder; give the folder of a bag")
     else:
         files = [path]
-    for file in files:
+    for file in _begun(bag, files):
         _read_file(bag, file, wanted, mode)
     kept = sum(t.count for t in bag.topics.values())
     if claimed is not None and claimed > kept:
@@ -137,6 +137,13 @@ def read_raw(path: Path, wanted: Wanted = lambda topic: True) -> RawBag:
     for topic in bag.topics.values():
         _sort(topic)
     return bag
+
+
+def _begun(bag: RawBag, files: list[Path]) -> list[Path]:
+    """Without the empty parts of a bag of several: their recorders were killed as they began."""
+    empty = [file for file in files if not file.stat().st_size] if len(files) > 1 else []
+    bag.notes += [f"{file}: the file is empty; its recorder was killed as it began" for file in empty]
+    return [file for file in files if file not in empty]
 
 
 def _storage(file: Path) -> str:

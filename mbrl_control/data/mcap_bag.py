@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from contextlib import suppress
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from mcap.writer import CompressionType, Writer
 from mbrl_control.data.message_types import definition, type_hash
 from mbrl_control.errors import DataError
 
+METADATA = "metadata.yaml"
 _FOREVER = {"sec": 9223372036, "nsec": 854775807}
 _QOS = {"history": "keep_last", "depth": 10, "reliability": "reliable", "durability": "volatile", "deadline": _FOREVER,
         "lifespan": _FOREVER, "liveliness": "automatic", "liveliness_lease_duration": _FOREVER, "avoid_ros_namespace_conventions": False}
@@ -26,26 +28,36 @@ class _Topic:
     count: int = 0
 
 
+def part_of(folder: Path, number: int) -> Path:
+    """A file of a bag, as rosbag2 names them: `<folder>/<folder name>_<number>.mcap`."""
+    return folder / f"{folder.name}_{number}.mcap"
+
+
 class McapBag:
     """A rosbag2 folder being written: `<folder>/<folder name>_0.mcap`, readable by other tools like any rosbag2 once closed.
 
     Args:
-        folder: must not exist.
+        folder: must not exist, unless it is resumed.
         chunk_bytes: a chunk is closed when it reaches this size, or by `flush`.
         definitions: (text, encoding) of types that are not standard, by type; encoding `ros2msg` or `ros2idl`.
+        resume: add a part to the folder of a recorder that ended too early. There is then no metadata.yaml: what is in the earlier
+            part is not known, and readers look at the files.
 
     Raises:
         DataError: the folder exists or cannot be made.
     """
 
-    def __init__(self, folder: Path, chunk_bytes: int = 256 << 10, definitions: dict[str, tuple[str, str]] | None = None) -> None:
+    def __init__(self, folder: Path, chunk_bytes: int = 256 << 10, definitions: dict[str, tuple[str, str]] | None = None,
+                 resume: bool = False) -> None:
         self.folder, self.definitions = folder, definitions or {}
-        if folder.exists():
+        self._resumed = resume and folder.exists()
+        if folder.exists() and not resume:
             raise DataError(f"{folder}: exists already; recordings are never overwritten, give another name")
         try:
-            folder.mkdir(parents=True)
-            self.path = folder / f"{folder.name}_0.mcap"
-            self._file: BinaryIO = self.path.open("wb", buffering=1 << 20)
+            folder.mkdir(parents=True, exist_ok=self._resumed)
+            (folder / METADATA).unlink(missing_ok=True)  # it would hide the new part
+            self.path = next(path for path in (part_of(folder, k) for k in itertools.count()) if not path.exists())
+            self._file: BinaryIO = self.path.open("xb", buffering=1 << 20)
         except OSError as error:
             raise DataError(f"{folder}: cannot be made: {error.strerror}") from error
         self._writer: Any = Writer(self._file, chunk_size=chunk_bytes, compression=CompressionType.NONE)
@@ -98,7 +110,7 @@ class McapBag:
             os.fdatasync(self._file.fileno())
 
     def close(self) -> None:
-        """Write the index and metadata.yaml.
+        """Write the index and, unless resumed, metadata.yaml.
 
         Raises:
             OSError: the disk would not take it; what was flushed is safe.
@@ -107,10 +119,12 @@ class McapBag:
             self._writer.finish()
             self._file.flush()
             self.sync()
-            partial = self.folder / "metadata.yaml.partial"
+            if self._resumed:
+                return
+            partial = self.folder / f"{METADATA}.partial"
             text = yaml.dump({"rosbag2_bagfile_information": self._information()}, Dumper=_PlainDumper, sort_keys=False)
             partial.write_text(text, "utf-8")
-            partial.replace(self.folder / "metadata.yaml")
+            partial.replace(self.folder / METADATA)
         finally:
             with suppress(OSError):
                 self._file.close()

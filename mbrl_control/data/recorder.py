@@ -28,6 +28,7 @@ class RecorderOptions:
         sync_s: how often data is forced to the disk itself (against power loss); 0: never.
         min_free_bytes: refuse to start below, and stop when reached.
         check_s: how often the free space is looked at.
+        resume: go on in the folder of a recorder that ended too early, in a file of its own.
     """
 
     flush_s: float = 0.25
@@ -36,6 +37,7 @@ class RecorderOptions:
     sync_s: float = 1.0
     min_free_bytes: int = 1 << 30
     check_s: float = 1.0
+    resume: bool = False
 
 
 @dataclass(frozen=True)
@@ -64,7 +66,7 @@ class Recorder:
     """Records messages into a rosbag2 folder. `write` only puts into a queue; a thread of its own does the rest.
 
     Args:
-        folder: of the bag; must not exist.
+        folder: of the bag; must not exist, unless it is resumed.
         options: see `RecorderOptions`.
         on_event: called from the recorder's thread.
         definitions: `ros2msg` definition text of types that are not standard, by type.
@@ -91,7 +93,8 @@ class Recorder:
         if free < self.options.min_free_bytes:
             raise DataError(f"{self.folder}: {free >> 20} MB free on this disk, less than the limit of "
                             f"{self.options.min_free_bytes >> 20} MB; make room or record elsewhere")
-        self._bag = McapBag(self.folder, self.options.chunk_bytes, {k: (t, "ros2msg") for k, t in (definitions or {}).items()})
+        self._bag = McapBag(self.folder, self.options.chunk_bytes, {k: (t, "ros2msg") for k, t in (definitions or {}).items()},
+                            self.options.resume)
         self._bag.flush()
         self.path = self._bag.path
         self._refused: set[str] = set()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,13 +12,16 @@ import numpy as np
 from mbrl_control.data.align import Clocks, Stream, align, choose_times
 from mbrl_control.data.bag_episodes import MODEL_VERSION
 from mbrl_control.data.episodes import Episode
+from mbrl_control.data.mcap_bag import part_of
 from mbrl_control.data.mcap_records import McapScanner
 from mbrl_control.data.message_types import TypeBook, decode
 from mbrl_control.errors import DataError
+from mbrl_control.heartbeat import nothing
 from mbrl_control.messages import DECISION_TOPIC, parts, stamp_ns, stamped_command_signals
 from mbrl_control.robot import RobotSpec
 
 _AT_ONCE = 64 << 20
+_PROGRESS_EVERY = 1000
 
 
 class TailMessage(NamedTuple):
@@ -33,17 +37,28 @@ class TailMessage(NamedTuple):
 class McapTail:
     """Follows an MCAP file while a recorder writes it. Reads whole records only; a partly written last one is waited for.
 
+    In a recorder's folder it goes on with the next part once there is one: its recorder was killed, and what it left half written
+    will never be whole.
+
     Args:
         path: the file, or the folder that the recorder makes; need not exist yet.
         topics: names to return (matched at the end of the recorded name); None: all.
+
+    Attributes:
+        part: number of the file that is read, in a folder.
+        offset: bytes of it that were read.
     """
 
     def __init__(self, path: str | Path, topics: list[str] | None = None) -> None:
         self.path = Path(path)
-        self.offset = 0
+        self.part = self.offset = 0
         self._types = TypeBook()
-        ends = None if topics is None else tuple("/" + t.lstrip("/") for t in topics)
-        self._scanner = McapScanner(lambda name: ends is None or ("/" + name.lstrip("/")).endswith(ends))
+        self._ends = None if topics is None else tuple("/" + t.lstrip("/") for t in topics)
+        self._scanner = self._new_scanner()
+
+    def _new_scanner(self) -> McapScanner:
+        ends = self._ends
+        return McapScanner(lambda name: ends is None or ("/" + name.lstrip("/")).endswith(ends))
 
     @property
     def types(self) -> TypeBook:
@@ -64,13 +79,21 @@ class McapTail:
         Raises:
             DataError: the file is damaged; everything sound before that was returned by earlier calls.
         """
+        out: list[TailMessage] = []
+        # Looked for before the reading: when there is a next part, nothing is added to this one any more.
+        while self.path.is_dir() and part_of(self.path, self.part + 1).exists():
+            if not self._scanner.fault:
+                out += self._read_part()
+            _ = self.types  # those of this part are kept
+            self.part, self.offset, self._scanner = self.part + 1, 0, self._new_scanner()
+        return out + self._read_part()
+
+    def _read_part(self) -> list[TailMessage]:
         if self._scanner.fault:
             raise DataError(f"{self.path}: damaged after byte {self.offset}: {self._scanner.fault}; stop and recover it")
         if self._scanner.finished:
             return []
-        path = self.path
-        if path.is_dir():
-            path = path / f"{path.name}_0.mcap"
+        path = part_of(self.path, self.part) if self.path.is_dir() else self.path
         try:
             with path.open("rb") as file:
                 file.seek(self.offset)
@@ -132,9 +155,12 @@ class EpisodeTail:
         path: what the recorder writes (folder or file).
         spec: the robot.
         window_s: older data is forgotten; by default the trainer's window.
+        progress: called now and then while much is taken in.
     """
 
-    def __init__(self, path: str | Path, spec: RobotSpec, window_s: float | None = None) -> None:
+    def __init__(self, path: str | Path, spec: RobotSpec, window_s: float | None = None,
+                 progress: Callable[[], None] = nothing) -> None:
+        self._progress = progress
         self.spec, self.window_s = spec, window_s or spec.trainer.window_s
         anything = np.full(spec.action_dim, np.inf)
         self._states = parts(spec.state, spec.state_low, spec.state_high)
@@ -159,7 +185,9 @@ class EpisodeTail:
         """
         taken, fresh = 0, self.tail.read()
         types = self.tail.types
-        for message in fresh:
+        for number, message in enumerate(fresh):
+            if number % _PROGRESS_EVERY == 0:
+                self._progress()
             topic = self._topic(message)
             if topic is None:
                 continue

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
@@ -81,7 +82,8 @@ class LearnedModel(Model, Protocol):
     stretch: int
 
     def fit(self, data: Sequences, rng: np.random.Generator, *, epochs: int = ..., updates: int | None = ..., budget_s: float = ...,
-            holdout: float | Sequences | list[Sequences] = ..., weights: np.ndarray | None = ...) -> dict[str, float]:
+            holdout: float | Sequences | list[Sequences] = ..., weights: np.ndarray | None = ...,
+            progress: Callable[[], None] = ...) -> dict[str, float]:
         """Fit to stretches of K >= 1 model steps; warm: starts from the present weights. Returns figures.
 
         Args:
@@ -92,6 +94,7 @@ class LearnedModel(Model, Protocol):
             budget_s: time limit, s.
             holdout: share of the data, or one or more sets of data that count alike, by which the fit chooses its weights.
             weights: [M] how much each stretch counts, relative to the others; None for all alike.
+            progress: called at least after each gradient step, so that somebody can tell a long fit from one that hangs.
         """
         ...
 

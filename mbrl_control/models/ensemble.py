@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -15,6 +16,7 @@ from torch.nn import functional
 
 from mbrl_control.data.sequences import Sequences
 from mbrl_control.errors import DataError, SnapshotError
+from mbrl_control.heartbeat import nothing
 from mbrl_control.models import native, network
 from mbrl_control.models.base import Gaussian, Step, check_spec
 from mbrl_control.models.encoding import Encoding, Normaliser
@@ -195,7 +197,8 @@ class Ensemble:
     # ---- training
 
     def fit(self, data: Sequences, rng: np.random.Generator, *, epochs: int = 20, updates: int | None = None, budget_s: float = math.inf,
-            holdout: float | Sequences | list[Sequences] = 0.1, weights: np.ndarray | None = None) -> dict[str, float]:
+            holdout: float | Sequences | list[Sequences] = 0.1, weights: np.ndarray | None = None,
+            progress: Callable[[], None] = nothing) -> dict[str, float]:
         """Fit to data, warm: from the present weights and optimiser state.
 
         Args:
@@ -209,6 +212,7 @@ class Ensemble:
                 trained on them.
             weights: [M] how often each stretch of `data` is drawn, relative to the others; None for all alike. Not with a share
                 as holdout.
+            progress: called after each gradient step.
 
         Returns:
             Figures: `transitions`, `epochs`, `fit_s`, `loss` of the last epoch, `holdout_mse` (in units of the variance of
@@ -252,6 +256,7 @@ class Ensemble:
                 chosen, begin = rows[:, first:first + batch], int(rng.integers(stretch - steps + 1))
                 loss_sum += self._descend(optimiser, norm, state[chosen, begin:begin + steps + 1], action[chosen, begin:begin + steps])
                 loss_count += 1
+                progress()
                 if time.monotonic() - began > budget_s:
                     break
             epoch, done = epoch + 1, done + loss_count

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,6 +11,7 @@ import torch
 
 from mbrl_control.data.sequences import Sequences
 from mbrl_control.errors import DataError, SnapshotError
+from mbrl_control.heartbeat import nothing
 from mbrl_control.models.base import Gaussian, Step, check_spec
 from mbrl_control.robot import RobotSpec
 from mbrl_control.store.snapshot import Snapshot
@@ -74,7 +76,8 @@ class Linear:
         """Nothing here is worth a lower precision."""
 
     def fit(self, data: Sequences, rng: np.random.Generator, *, epochs: int = 1, updates: int | None = None, budget_s: float = math.inf,
-            holdout: float | Sequences | list[Sequences] = 0.0, weights: np.ndarray | None = None) -> dict[str, float]:
+            holdout: float | Sequences | list[Sequences] = 0.0, weights: np.ndarray | None = None,
+            progress: Callable[[], None] = nothing) -> dict[str, float]:
         """Least squares over every one-step transition of the data, by `weights` if given; the other arguments change nothing."""
         if not len(data):
             raise DataError(f"there is no data to fit '{self.spec.name}' to")

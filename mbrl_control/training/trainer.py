@@ -16,6 +16,7 @@ from mbrl_control import parts
 from mbrl_control.data.episodes import Episode
 from mbrl_control.data.sequences import Sequences, sequences
 from mbrl_control.errors import SnapshotError
+from mbrl_control.heartbeat import nothing
 from mbrl_control.models.base import LearnedModel
 from mbrl_control.planning.rollout import rollout
 from mbrl_control.robot import RobotSpec, wrap_angle
@@ -70,10 +71,11 @@ class Trainer:
         spec: the robot.
         store: where snapshots go.
         seed: of bootstrap sets, initial weights and hold-out choice.
+        progress: called again and again while a refit goes on.
     """
 
-    def __init__(self, spec: RobotSpec, store: ModelStore, seed: int) -> None:
-        self.spec, self.store = spec, store
+    def __init__(self, spec: RobotSpec, store: ModelStore, seed: int, progress: Callable[[], None] = nothing) -> None:
+        self.spec, self.store, self._progress = spec, store, progress
         options = parts.options("models", spec.model.kind, dict(spec.model.options))
         self._build: Callable[[], LearnedModel] = partial(parts.find("models", spec.model.kind).build, spec, options)
         self.model, self._incumbent = self._build(), self._build()
@@ -180,7 +182,8 @@ class Trainer:
         # One or two blocks of overlapping stretches are one or two samples: too few to refuse a model by.
         judged = len(np.unique(np.floor(held.start / self._block_s))) >= GATE_BLOCKS
         figures = self.model.fit(train, self.rng, updates=trainer.updates, budget_s=trainer.budget_s,
-                                 holdout=self._judges(train, validation), weights=self._weights(train))
+                                 holdout=self._judges(train, validation), weights=self._weights(train), progress=self._progress)
+        self._progress()
         score = incumbent = math.nan
         if judged:
             sets = [held, self._newest(known)]

@@ -7,14 +7,17 @@ import json
 import math
 import os
 import signal
+import sys
 import time
 from dataclasses import asdict
 from pathlib import Path
 
 import torch
 
+from mbrl_control import memory
 from mbrl_control.data.tail import EpisodeTail
 from mbrl_control.errors import DataError
+from mbrl_control.heartbeat import Heartbeat
 from mbrl_control.priority import background
 from mbrl_control.robot import RobotSpec
 from mbrl_control.store import ModelStore
@@ -38,13 +41,16 @@ def append_line(path: Path, refit: Refit, wall_s: float) -> None:
 
 
 def run(spec: RobotSpec, run_dir: Path, store_dir: Path, seed: int = 0) -> None:
-    """Train until SIGTERM or SIGINT.
+    """Train until SIGTERM or SIGINT; beats (see `mbrl_control.heartbeat`) while the work goes on.
 
     Args:
         spec: the robot.
         run_dir: holds `bag/` (read) and `refits.jsonl` (written).
         store_dir: where snapshots go.
         seed: of the fits.
+
+    Raises:
+        SystemExit: with status `memory.EXHAUSTED`, when `trainer.memory_mb` was not enough.
     """
     stop: list[int] = []
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -53,10 +59,24 @@ def run(spec: RobotSpec, run_dir: Path, store_dir: Path, seed: int = 0) -> None:
     torch.set_num_threads(1)
     torch.set_flush_denormal(True)
     background()
-    tail = EpisodeTail(run_dir / "bag", spec)
-    trainer = Trainer(spec, ModelStore(store_dir), seed)
+    memory.cap(spec.trainer.memory_mb)
+    try:
+        _follow(spec, run_dir, ModelStore(store_dir), seed, stop)
+    except (MemoryError, RuntimeError) as error:
+        if not memory.exhausted(error):
+            raise
+        print(f"trainer: it needs more memory than the {spec.trainer.memory_mb} MB of `trainer.memory_mb` in the robot's YAML: raise that, "
+              f"or lower `trainer.window_s` ({spec.trainer.window_s:g} s)", file=sys.stderr, flush=True)
+        sys.exit(memory.EXHAUSTED)
+
+
+def _follow(spec: RobotSpec, run_dir: Path, store: ModelStore, seed: int, stop: list[int]) -> None:
+    beat = Heartbeat()
+    tail = EpisodeTail(run_dir / "bag", spec, progress=beat)
+    trainer = Trainer(spec, store, seed, beat)
     aligned = 0.0
     while not stop:
+        beat()
         # Aligning all the data takes longer than reading what is new, so it is done a few times per refit, not at every look.
         if tail.poll() and time.monotonic() - aligned > ALIGN_SHARE * spec.trainer.refit_every_s:
             trainer.set_data(tail.episodes())

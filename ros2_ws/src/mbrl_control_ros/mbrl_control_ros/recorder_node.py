@@ -19,12 +19,16 @@ from std_msgs.msg import Float64MultiArray
 from mbrl_control import robot
 from mbrl_control.data.black_box import BlackBox
 from mbrl_control.data.recorder import Recorder, RecorderEvent, RecorderOptions
+from mbrl_control.lifeline import orphaned
 from mbrl_control.messages import DECISION_TOPIC, STAMPED_COMMAND_TOPIC
 from mbrl_control.robot import RobotSpec
 from mbrl_control.runtime.faults import FAULTS, Mode, codes
 from mbrl_control_ros import parameters, qos
 from mbrl_control_ros.interfaces import PLAN_TOPIC, message_class, type_name
 from mbrl_control_ros.process import Stop, run
+
+LINGER_S = 5.0
+QUIET_S = 0.5
 
 _OWN_TOPICS: dict[str, type[Any]] = {
     STAMPED_COMMAND_TOPIC: JointState,
@@ -57,8 +61,10 @@ class RecorderNode(Node):
         folder = run_dir / "bag"
         waiting = parameters.integer(self, "queue", 20_000, "messages that may wait for the disk", least=1)
         flush_s = parameters.number(self, "flush_s", 0.25, "longest time that a message stays in memory, s", least=0.01)
+        resume = parameters.flag(self, "resume", False, "go on in the bag of a recorder that was killed, in a file of its own")
+        self.newest = time.monotonic()
         topics = recorded_topics(spec)
-        self.bag = Recorder(folder, RecorderOptions(flush_s=flush_s, queue=waiting), self._tell)
+        self.bag = Recorder(folder, RecorderOptions(flush_s=flush_s, queue=waiting, resume=resume), self._tell)
         self.black_box = BlackBox(run_dir, tell=self.get_logger().warning)
         self._mode = Mode.INACTIVE
         states = {s.topic for s in spec.state}
@@ -74,6 +80,7 @@ class RecorderNode(Node):
         name = recorded_name(topic, self.resolve_topic_name(topic), self.get_namespace())
 
         def callback(payload: bytes, info: Any) -> None:
+            self.newest = time.monotonic()
             now, published = time.time_ns(), info["source_timestamp"]
             self.bag.write(name, kind, payload, now, published)
             self.black_box.keep(name, kind, payload, now, published)
@@ -100,6 +107,10 @@ def _body(stop: Stop) -> None:
     executor.add_node(node)
     try:
         while not stop and node.bag.recording and rclpy.ok():
+            executor.spin_once(timeout_sec=0.1)
+        end = time.monotonic() + LINGER_S
+        # Nobody ends the processes in order then: the controller is bringing the robot to rest just now.
+        while orphaned() and node.bag.recording and time.monotonic() < min(end, node.newest + QUIET_S):
             executor.spin_once(timeout_sec=0.1)
         cut_short = not node.bag.recording
     finally:
