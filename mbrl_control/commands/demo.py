@@ -151,7 +151,10 @@ def run_live(settings: LiveSettings, command: str, prepared: Prepared | None = N
         def watch(log: RunLog) -> None:
             screen.update(live.table(ready.spec, log, settings.duration_s))
 
-        return live_run.run(settings, command, watch, ready)
+        def tell(sentence: str) -> None:
+            console.print(f"warning: {sentence}", highlight=False, markup=False)
+
+        return live_run.run(settings, command, watch, ready, tell)
 
 
 def add(app: typer.Typer) -> None:

@@ -75,7 +75,13 @@ _ALL = (
     Fault("no_response", Mode.BRAKE, "the robot does not follow its commands", "check the drives and their limits"),
     # Only told
     Fault("trainer_failing", Mode.ACTIVE, "the trainer's process keeps ending; there are no new models", "see logs/trainer.log"),
-    Fault("recorder_stopped", Mode.ACTIVE, "nothing is recorded any more", "see logs/recorder.log; make room on the disk"),
+    Fault("recorder_stopped", Mode.ACTIVE, "the recorder's process ended; until it is back nothing is recorded",
+          "see logs/recorder.log; make room on the disk"),
+    Fault("trainer_ended", Mode.ACTIVE, "the trainer's process ended and is started again", "see logs/trainer.log"),
+    Fault("trainer_silent", Mode.ACTIVE, "the trainer gave no sign of life, was ended and is started again",
+          "see logs/trainer.log; give it more of a core"),
+    Fault("trainer_memory", Mode.ACTIVE, "the trainer reached its cap of memory, ended and is started again",
+          "raise `trainer.memory_mb` or lower `trainer.window_s` in the robot's YAML"),
 )
 
 FAULTS: dict[str, Fault] = {fault.code: fault for fault in _ALL}

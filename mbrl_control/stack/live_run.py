@@ -20,15 +20,16 @@ from mbrl_control.runtime import plan_timer
 from mbrl_control.runtime.fit_check import Fit
 from mbrl_control.runtime.freezes import Seen
 from mbrl_control.stack import picture, report
+from mbrl_control.stack.leftovers import sweep_dds
 from mbrl_control.stack.machine_watch import beside_ticks, freeze_part
 from mbrl_control.stack.model_report import model_part
 from mbrl_control.stack.processes import Node, Processes, interrupt, require_ros, signals, wait_for
 from mbrl_control.stack.run_log import RunLog
 from mbrl_control.stack.run_reader import RunReader
+from mbrl_control.stack.upkeep import Upkeep
 
 POLL_S = 0.25
 START_TIMEOUT_S = 60.0
-MOST_RESTARTS = 5
 Watch = Callable[[RunLog], None]
 
 
@@ -63,7 +64,7 @@ def nodes(settings: LiveSettings) -> list[Node]:
     folders = {"run_dir": str(settings.run_dir), "store_dir": str(settings.store or settings.run_dir / "store")}
     out = [Node("recorder", "mbrl_control_ros.recorder_node", {"robot": settings.robot, "run_dir": folders["run_dir"]})]
     if settings.train:
-        out.append(Node("trainer", "mbrl_control_ros.trainer_node", {**common, **folders}))
+        out.append(Node("trainer", "mbrl_control_ros.trainer_node", {**common, **folders}, heartbeat=True))
     if settings.sim:
         out.append(Node("sim", "mbrl_control_ros.sim_node", {**common, **dict(settings.sim_parameters)}))
     out.append(Node("controller", "mbrl_control_ros.controller_node", {**common, **folders, "autostart": "true", "check_fit": "false"}))
@@ -103,6 +104,7 @@ def prepare(settings: LiveSettings) -> Prepared:
     require_ros()
     fit = plan_timer.check(spec)
     fit.demand()
+    sweep_dds()
     settings.run_dir.mkdir(parents=True, exist_ok=True)
     known = robot.shipped().get(settings.robot)
     shutil.copyfile(known or settings.robot, settings.run_dir / "robot.yaml")
@@ -111,14 +113,18 @@ def prepare(settings: LiveSettings) -> Prepared:
     return Prepared(spec, fit)
 
 
-def run(settings: LiveSettings, command: str, watch: Watch | None = None, prepared: Prepared | None = None) -> dict[str, Any]:
+def run(settings: LiveSettings, command: str, watch: Watch | None = None, prepared: Prepared | None = None,
+        tell: Callable[[str], None] = print) -> dict[str, Any]:
     """Run to the end or to Ctrl-C, then write `report.json` and `picture.png`; both also after an interruption.
+
+    Trainer and recorder are started again when they end, the trainer also when it is silent; without them the robot goes on.
 
     Args:
         settings: see there.
         command: how the report names the run.
         watch: called four times a second.
         prepared: what `prepare` gave, when it was called before.
+        tell: called with a sentence for each thing that happens to a helper.
 
     Raises:
         UserError: something is missing, or a process ended by itself.
@@ -131,7 +137,7 @@ def run(settings: LiveSettings, command: str, watch: Watch | None = None, prepar
     seen: Seen | None = None
     reader = RunReader(spec, settings.run_dir)
     ended: dict[str, int] = {}
-    interrupted, restarts = False, 0
+    upkeep, interrupted = Upkeep(processes, tell), False
     try:
         signals(interrupt)
         machine.start()
@@ -143,11 +149,7 @@ def run(settings: LiveSettings, command: str, watch: Watch | None = None, prepar
                 watch(log)
             if not log.time and time.monotonic() - begin > START_TIMEOUT_S:
                 raise UserError(f"no command was recorded within {START_TIMEOUT_S:g} s; see the logs in {settings.run_dir / 'logs'}")
-            ended = processes.dead()
-            if set(ended) == {"trainer"} and restarts < MOST_RESTARTS:  # nothing else depends on it: it may die at any instant
-                restarts += 1
-                processes.restart("trainer")
-                ended = {}
+            ended = upkeep.look(time.monotonic(), log.time[-1] if log.time else 0.0)
             time.sleep(POLL_S)
     except KeyboardInterrupt:
         interrupted = True
@@ -156,14 +158,17 @@ def run(settings: LiveSettings, command: str, watch: Watch | None = None, prepar
         processes.stop()
         seen = machine.stop()
         signals(signal.SIG_DFL)
-    return finish(spec, reader, settings, command, time.monotonic() - begin, seen,
-                  {"interrupted": interrupted, "plan_fit": asdict(ready.fit),
-                   "trainer_restarts": restarts, "ended_early": {n: processes.last_words(n) for n in ended}})
+    return finish(spec, reader, settings, command, time.monotonic() - begin, seen, upkeep.fault_parts(),
+                  {"interrupted": interrupted, "plan_fit": asdict(ready.fit), "trainer_restarts": upkeep.restarts("trainer"),
+                   "recorder_restarts": upkeep.restarts("recorder"), "ended_early": {n: processes.last_words(n) for n in ended}})
 
 
 def finish(spec: RobotSpec, reader: RunReader, settings: LiveSettings, command: str, wall_s: float, seen: Seen | None,
-           extra: dict[str, Any]) -> dict[str, Any]:
-    """Report and picture of what was recorded, and of what was seen of the machine meanwhile."""
+           faults: list[dict[str, Any]], extra: dict[str, Any]) -> dict[str, Any]:
+    """Report and picture of what was recorded, and of what was seen of the machine meanwhile.
+
+    `faults` are entries of the report beside those that the recording shows.
+    """
     log = reader.poll()
     left = reader.controller()
     log.reused = left.get("plans_reused")
@@ -174,6 +179,7 @@ def finish(spec: RobotSpec, reader: RunReader, settings: LiveSettings, command: 
     model = model_part(spec, settings.store or settings.run_dir / "store", tail.episodes()) if log.time else {}
     out = report.build(spec, log, command=command, seed=settings.seed, wall_s=wall_s, cadence=cadence, model=model,
                        late=sum(1 for p in log.plans if p.latency_s > 1 / spec.plan_hz), extra={**extra, "run_dir": str(settings.run_dir)})
+    out["faults"] += faults
     report.save(out, settings.run_dir / "report.json")
     if log.time:
         picture.draw(spec, log, settings.run_dir / "picture.png", f"{spec.title or spec.name}: {command}")

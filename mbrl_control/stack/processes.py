@@ -9,11 +9,13 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from mbrl_control.errors import UserError
+from mbrl_control.heartbeat import VARIABLE as HEARTBEAT
+from mbrl_control.heartbeat import Pulse
 from mbrl_control.priority import cores_for
 from mbrl_control.runtime.process_link import child_environment
 
@@ -29,11 +31,13 @@ class Node:
         name: of the node.
         module: run with `python -m`.
         parameters: ROS parameters.
+        heartbeat: it beats (`mbrl_control.heartbeat`) while its work goes on.
     """
 
     name: str
     module: str
     parameters: dict[str, str] = field(default_factory=dict)
+    heartbeat: bool = False
 
     def command(self) -> list[str]:
         """The command line."""
@@ -77,28 +81,46 @@ class Processes:
     def __init__(self, nodes: list[Node], run_dir: Path) -> None:
         self.nodes, self.run_dir = nodes, run_dir
         self._running: dict[str, subprocess.Popen[bytes]] = {}
+        self._pulses: dict[str, Pulse] = {}
 
     def start(self) -> None:
         """Start every node."""
         for node in self.nodes:
             self._start(node)
 
-    def restart(self, name: str) -> None:
-        """Start a node that has ended once more; its log goes on."""
-        self._start(next(node for node in self.nodes if node.name == name))
+    def restart(self, name: str, parameters: dict[str, str] | None = None) -> None:
+        """Start a node that has ended once more, with further parameters; its log goes on."""
+        node = next(node for node in self.nodes if node.name == name)
+        self._start(replace(node, parameters={**node.parameters, **(parameters or {})}))
 
     def _start(self, node: Node) -> None:
         env = child_environment()
         env.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
         env.setdefault("MUJOCO_GL", "egl")
+        if node.name in self._pulses:
+            self._pulses.pop(node.name).close()
+        pulse = Pulse(time.monotonic()) if node.heartbeat else None
+        if pulse is not None:
+            self._pulses[node.name] = pulse
+            env[HEARTBEAT] = str(pulse.handle)
         logs = self.run_dir / "logs"
         logs.mkdir(parents=True, exist_ok=True)
         with open(logs / f"{node.name}.log", "ab") as log:
             self._running[node.name] = subprocess.Popen(node.command(), stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT,
-                                                        env=env, start_new_session=True)
+                                                        env=env, start_new_session=True, pass_fds=[pulse.handle] if pulse else [])
+        if pulse is not None:
+            pulse.started()
         if node.name != "controller":  # whose child, the planner, needs the core that the others keep off
             with contextlib.suppress(OSError, AttributeError):
                 os.sched_setaffinity(self._running[node.name].pid, cores_for(node.name))
+
+    def kill(self, name: str) -> None:
+        """End a node at once."""
+        self._running[name].kill()
+
+    def pulse(self, name: str) -> Pulse | None:
+        """Its heartbeat; None for a node without."""
+        return self._pulses.get(name)
 
     def pid(self, name: str) -> int:
         """Process id of a node."""
@@ -117,6 +139,9 @@ class Processes:
         """End all, the controller first (it sends its safe command) and the recorder last. Gives exit statuses."""
         for name in [n for n in STOP_ORDER if n in self._running] + [n for n in self._running if n not in STOP_ORDER]:
             end(self._running[name], GRACE_S)
+        for pulse in self._pulses.values():
+            pulse.close()
+        self._pulses.clear()
         return {n: p.returncode for n, p in self._running.items()}
 
 

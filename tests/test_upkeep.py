@@ -1,0 +1,134 @@
+"""Helpers of a run that end, hang or grow, on a virtual clock."""
+
+from __future__ import annotations
+
+import pytest
+
+from mbrl_control import memory
+from mbrl_control.stack.upkeep import START_S, Upkeep
+
+
+class Beats:
+    """A heartbeat as told."""
+
+    def __init__(self, now):
+        self.last, self.heard = now, False
+
+    def silence(self, now):
+        return now - self.last
+
+
+class Group:
+    """Processes that die as told."""
+
+    def __init__(self):
+        self.now, self.ended, self.killed, self.started = 0.0, {}, [], []
+        self.beats = Beats(0.0)
+
+    def dead(self):
+        return dict(self.ended)
+
+    def restart(self, name, parameters):
+        del self.ended[name]
+        self.started.append((self.now, name, parameters))
+        if name == "trainer":
+            self.beats = Beats(self.now)
+
+    def kill(self, name):
+        self.killed.append((self.now, name))
+        self.ended[name] = -9
+
+    def pulse(self, name):
+        return self.beats if name == "trainer" else None
+
+
+@pytest.fixture
+def world():
+    group, told = Group(), []
+    return group, Upkeep(group, told.append), told
+
+
+def pass_time(world, seconds, beat=False):
+    group, upkeep, _ = world
+    lost = {}
+    for _ in range(round(seconds * 4)):
+        group.now += 0.25
+        if beat:
+            group.beats.last, group.beats.heard = group.now, True
+        lost |= upkeep.look(group.now, group.now)
+    return lost
+
+
+def codes(upkeep):
+    return {part["code"]: part["count"] for part in upkeep.fault_parts()}
+
+
+def test_a_trainer_that_ends_is_started_again_within_a_second(world):
+    group, upkeep, told = world
+    pass_time(world, 30.0, beat=True)
+    group.ended["trainer"] = -9
+    assert pass_time(world, 1.0) == {}
+    assert [(when, name) for when, name, _ in group.started] == [(pytest.approx(30.75), "trainer")]
+    assert upkeep.restarts("trainer") == 1
+    assert codes(upkeep) == {"trainer_ended": 1}
+    assert upkeep.fault_parts()[0]["first_s"] == pytest.approx(30.25)
+    assert "exit status -9" in told[0]
+
+
+def test_five_ends_in_ten_minutes_and_it_stays_down(world):
+    group, upkeep, told = world
+    for _ in range(5):
+        group.ended["trainer"] = 1
+        pass_time(world, 60.0, beat=True)
+    assert len(group.started) == 4
+    pauses = [when - 60.0 * k for k, (when, _, _) in enumerate(group.started)]
+    assert pauses == pytest.approx([0.75, 2.25, 5.25, 10.25])
+    assert codes(upkeep) == {"trainer_ended": 5, "trainer_failing": 1}
+    assert "stays down" in told[-1]
+    assert pass_time(world, 2000.0) == {}
+    assert len(group.started) == 4
+
+
+def test_one_that_is_silent_for_ten_seconds_is_killed_and_started_again(world):
+    group, upkeep, _ = world
+    pass_time(world, 20.0, beat=True)
+    pass_time(world, 10.0)
+    assert group.killed == []
+    pass_time(world, 0.25)
+    assert group.killed == [(30.25, "trainer")]
+    pass_time(world, 1.0)
+    assert len(group.started) == 1
+    assert codes(upkeep) == {"trainer_silent": 1}
+
+
+def test_before_the_first_beat_it_is_given_time_for_its_imports(world):
+    group, _, _ = world
+    pass_time(world, START_S)
+    assert group.killed == []
+    pass_time(world, 0.25)
+    assert len(group.killed) == 1
+
+
+def test_its_cap_of_memory_is_named(world):
+    group, upkeep, told = world
+    group.ended["trainer"] = memory.EXHAUSTED
+    pass_time(world, 0.25)
+    assert codes(upkeep) == {"trainer_memory": 1}
+    assert "trainer.memory_mb" in told[0]
+
+
+def test_a_recorder_goes_on_in_the_same_bag(world):
+    group, upkeep, _ = world
+    group.ended["recorder"] = -9
+    assert pass_time(world, 1.0) == {}
+    assert group.started == [(0.75, "recorder", {"resume": "true"})]
+    assert codes(upkeep) == {"recorder_stopped": 1}
+
+
+def test_without_controller_or_robot_there_is_no_run(world):
+    group, upkeep, told = world
+    group.ended |= {"sim": 1, "trainer": 1}
+    assert pass_time(world, 0.25) == {"sim": 1}
+    group.ended["controller"] = -9
+    assert pass_time(world, 0.25) == {"sim": 1, "controller": -9}
+    assert len(told) == 1
