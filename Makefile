@@ -3,6 +3,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 SOAK_S ?= 3600
+KILLS ?= 200
 CADENCE_MIN ?= 10
 COMMA := ,
 BIN := $(VENV)/bin
@@ -17,7 +18,7 @@ SYSTEM_ROS := $(shell test -n "$$ROS_DISTRO" && $(PYTHON) -c "import rclpy" 2>/d
 EXTRAS := $(if $(SYSTEM_ROS),,ros$(COMMA))bench,dev
 VENV_FLAGS := $(if $(SYSTEM_ROS),--system-site-packages)
 
-.PHONY: demo test lint verify soak cadence faults clean install
+.PHONY: demo test lint verify soak kills cadence faults clean install
 .DEFAULT_GOAL := demo
 
 install: $(STAMP)
@@ -50,8 +51,15 @@ verify: $(STAMP)
 	$(BIN)/python benchmarks/refit.py --json runs/verify/refit.json
 	$(BIN)/python benchmarks/bags.py --json runs/verify/bags.json
 
+# An hour of control under observation: memory, threads, descriptors, missed ticks.
 soak: $(STAMP)
-	$(BIN)/mbrl demo --duration $(SOAK_S)
+	mkdir -p runs
+	$(BIN)/python benchmarks/soak.py --seconds $(SOAK_S) --json runs/soak.json --picture runs/soak.png
+
+# kill -9 of every process, KILLS times each, at random instants of live runs: half a minute a kill.
+kills: $(STAMP)
+	mkdir -p runs
+	$(BIN)/python benchmarks/kills.py --kills $(KILLS) --json runs/kills.json
 
 # Ticks on time beside planner, trainer at full load and model swaps, bound to cores and not: six parts of CADENCE_MIN minutes.
 cadence: $(STAMP)

@@ -342,7 +342,8 @@ def test_at_its_cap_of_memory_the_process_ends_with_a_sentence(tmp_path):
             "class Tail:\n    def __init__(self, *_, **__):\n        pass\n    def poll(self):\n        np.ones(10**9)\n"
             "worker.EpisodeTail = Tail\nworker.background = lambda: None\nrun = Path(sys.argv[2])\n"
             "worker.run(t.spec_of(memory_mb=1024), run, run / 'store')\n")
-    done = subprocess.run([sys.executable, "-c", code, os.path.dirname(__file__), str(tmp_path)], capture_output=True, text=True, check=False)
+    command = [sys.executable, "-c", code, os.path.dirname(__file__), str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == memory.EXHAUSTED, done.stderr
     assert "1024 MB of `trainer.memory_mb`" in done.stderr
     assert "Traceback" not in done.stderr

@@ -121,12 +121,12 @@ def test_a_recorder_goes_on_in_the_same_bag(world):
     group, upkeep, _ = world
     group.ended["recorder"] = -9
     assert pass_time(world, 1.0) == {}
-    assert group.started == [(0.75, "recorder", {"resume": "true"})]
+    assert group.started == [(0.5, "recorder", {"resume": "true"})]
     assert codes(upkeep) == {"recorder_stopped": 1}
 
 
 def test_without_controller_or_robot_there_is_no_run(world):
-    group, upkeep, told = world
+    group, _, told = world
     group.ended |= {"sim": 1, "trainer": 1}
     assert pass_time(world, 0.25) == {"sim": 1}
     group.ended["controller"] = -9

@@ -48,7 +48,7 @@ def summary(report: dict[str, Any], run_dir: Path, console: Console) -> None:
     table.add_row("refits", f"{trainer['refits']}, {trainer['published']} published, {trainer['rejected']} refused; "
                             f"p50 {trainer['refit_s']['p50']:.2f} s, max {trainer['refit_s']['max']:.2f} s")
     for fault in report["faults"]:
-        table.add_row("fault", f"{fault['code']}: {fault['count']} ticks, first at {fault['first_s']:.1f} s ({fault['action']})")
+        table.add_row("fault", f"{fault['code']}: {fault['count']} times, first at {fault['first_s']:.1f} s ({fault['action']})")
     for name, words in (report.get("ended_early") or {}).items():
         table.add_row("ended early", f"{name}: {words}")
     table.add_row("wall time", _number(report["wall_s"], " s"))

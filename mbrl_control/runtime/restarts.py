@@ -21,6 +21,7 @@ class RestartPolicy:
 
 
 PLANNER = RestartPolicy((0.05, 0.2, 0.5, 1.0, 2.0, 5.0), 3, 10.0)
+RECORDER = RestartPolicy((0.0, 1.0, 5.0, 10.0, 20.0), 5, 600.0)
 HELPER = RestartPolicy((0.5, 2.0, 5.0, 10.0, 20.0), 5, 600.0)
 
 

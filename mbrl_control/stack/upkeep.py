@@ -11,7 +11,7 @@ from typing import Any, Protocol
 from mbrl_control import memory
 from mbrl_control.heartbeat import Pulse
 from mbrl_control.runtime.faults import FAULTS
-from mbrl_control.runtime.restarts import HELPER, RestartPolicy, Restarts
+from mbrl_control.runtime.restarts import HELPER, RECORDER, RestartPolicy, Restarts
 
 START_S = 60.0
 
@@ -41,7 +41,7 @@ class Care:
 
 HELPERS: Mapping[str, Care] = MappingProxyType({
     "trainer": Care("trainer_ended", "trainer_failing", "trainer_silent", 10.0, "trainer_memory"),
-    "recorder": Care("recorder_stopped", "recorder_stopped", again=MappingProxyType({"resume": "true"})),
+    "recorder": Care("recorder_stopped", "recorder_stopped", again=MappingProxyType({"resume": "true"}), policy=RECORDER),
 })
 
 
