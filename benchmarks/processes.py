@@ -36,7 +36,8 @@ def _line(pid: int) -> tuple[int, str]:
 def _role(words: str) -> str:
     if "planner_keeper" in words:
         return "keeper"
-    return next((name for name in NODES if f"{name}_node" in words), "other")
+    known = {**{f"{name}_node": name for name in NODES}, "runtime.freezes": "freezes"}
+    return next((role for module, role in known.items() if module in words), "other")
 
 
 def family(pid: int) -> list[Seen]:

@@ -65,7 +65,7 @@ def facts(run_dir: Path) -> dict[str, Any]:
 
 def records(spec: RobotSpec, run_dir: Path) -> list[Record]:
     """The logged plans, in order."""
-    reader, layout = RunReader(spec, run_dir), Layout.of(spec)
+    reader, layout = RunReader(spec, run_dir, vectors=True), Layout.of(spec)
     reader.poll()
     out = []
     for vector in reader.vectors:

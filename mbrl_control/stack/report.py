@@ -10,7 +10,7 @@ import platform
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
@@ -19,7 +19,7 @@ from mbrl_control.robot import RobotSpec
 from mbrl_control.runtime import faults
 from mbrl_control.runtime.faults import FAULTS, MEANINGS, Mode
 from mbrl_control.runtime.layout import WINNERS
-from mbrl_control.stack.run_log import RunLog
+from mbrl_control.stack.run_log import PlanFigures, RunLog
 from mbrl_control.stack.success import solved_at
 
 
@@ -51,25 +51,6 @@ def quantiles(values: list[float], scale: float = 1.0) -> dict[str, float]:
     if not len(array):
         return {"p50": 0.0, "p99": 0.0, "max": 0.0}
     return {"p50": float(np.percentile(array, 50)), "p99": float(np.percentile(array, 99)), "max": float(array.max())}
-
-
-class PlanFigures(Protocol):
-    """What a report tells of a plan; see `mbrl_control.planning.plan.Plan`."""
-
-    @property
-    def verdict(self) -> Verdict:
-        """How it came about."""
-        ...
-
-    @property
-    def latency_s(self) -> float:
-        """Seconds that it took."""
-        ...
-
-    @property
-    def winner(self) -> str:
-        """Source of what it plays."""
-        ...
 
 
 def planner_part(spec: RobotSpec, plans: Sequence[PlanFigures], late: int, reused: int | None) -> dict[str, Any]:

@@ -2,13 +2,42 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
 from mbrl_control.data.episodes import Episode
-from mbrl_control.planning.plan import Plan
+from mbrl_control.planning.plan import Verdict
 from mbrl_control.training.trainer import Refit
+
+
+class PlanFigures(Protocol):
+    """What a report tells of a plan; see `mbrl_control.planning.plan.Plan`."""
+
+    @property
+    def verdict(self) -> Verdict:
+        """How it came about."""
+        ...
+
+    @property
+    def latency_s(self) -> float:
+        """Seconds that it took."""
+        ...
+
+    @property
+    def winner(self) -> str:
+        """Source of what it plays."""
+        ...
+
+
+class PlanNote(NamedTuple):
+    """The figures alone: in an hour the plans themselves would come to a gigabyte."""
+
+    verdict: Verdict
+    latency_s: float
+    winner: str
 
 
 @dataclass
@@ -24,7 +53,7 @@ class RunLog:
         faults: the faults behind it, as `mbrl_control.runtime.faults.mask` writes them.
         version: model version per tick.
         starts: tick numbers at which an episode begins.
-        plans: every plan that arrived.
+        plans: every plan that arrived, or what a report needs of it.
         refits: every refit.
         swaps: (time, version) of every model swap.
         reused: plan periods in which no new plan arrived and the last one was used on; None when the controller could not tell.
@@ -38,7 +67,7 @@ class RunLog:
     faults: list[int] = field(default_factory=list)
     version: list[int] = field(default_factory=list)
     starts: list[int] = field(default_factory=list)
-    plans: list[Plan] = field(default_factory=list)
+    plans: Sequence[PlanFigures] = field(default_factory=list)
     refits: list[Refit] = field(default_factory=list)
     swaps: list[tuple[float, int]] = field(default_factory=list)
     reused: int | None = 0

@@ -17,7 +17,7 @@ from mbrl_control.data.tail import McapTail, TailMessage
 from mbrl_control.messages import StateReader, stamp_ns
 from mbrl_control.robot import RobotSpec
 from mbrl_control.runtime.layout import Layout
-from mbrl_control.stack.run_log import RunLog
+from mbrl_control.stack.run_log import PlanNote, RunLog
 from mbrl_control.training.trainer import Refit
 
 OWN_TOPICS = ["mbrl/command", "mbrl/decision", "mbrl/plan"]
@@ -29,15 +29,17 @@ class RunReader:
     Args:
         spec: the robot.
         run_dir: holds `bag/`, `refits.jsonl` and, at the end, `controller.json`.
+        vectors: keep the plans as logged; not beside a robot, where they would fill the memory.
 
     Attributes:
         log: what is known so far; time counts from the first command.
-        vectors: every plan as logged, with the request that it answers.
+        vectors: every plan as logged, with the request that it answers; empty unless kept.
     """
 
-    def __init__(self, spec: RobotSpec, run_dir: Path) -> None:
-        self.spec, self.run_dir = spec, run_dir
-        self.log = RunLog()
+    def __init__(self, spec: RobotSpec, run_dir: Path, vectors: bool = False) -> None:
+        self.spec, self.run_dir, self._keep = spec, run_dir, vectors
+        self._plans: list[PlanNote] = []
+        self.log = RunLog(plans=self._plans)
         self.vectors: list[np.ndarray] = []
         self._layout = Layout.of(spec)
         self._states = StateReader(spec)
@@ -68,8 +70,11 @@ class RunReader:
                 self.log.swaps.append((self.log.time[-1] if self.log.time else 0.0, version))
             self._decision = (mode, version, faults)
         elif name.endswith("mbrl/plan"):
-            self.vectors.append(np.asarray(body.data))
-            self.log.plans.append(self._layout.unpack_plan(self.vectors[-1][: self._layout.plan_size])[0])
+            vector = np.asarray(body.data)
+            plan = self._layout.unpack_plan(vector[: self._layout.plan_size])[0]
+            self._plans.append(PlanNote(plan.verdict, plan.latency_s, plan.winner))
+            if self._keep:
+                self.vectors.append(vector)
         else:
             topic = next(t for t in self._states.topics() if message.topic.endswith("/" + t.lstrip("/")))
             self._states.update(topic, body, message.log_time_ns)

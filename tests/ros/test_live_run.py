@@ -96,7 +96,7 @@ def test_a_signal_ends_all_processes_and_the_report_is_written(mbrl, tmp_path, h
     out = tmp_path / "run"
     process = mbrl("demo", "--duration", 600, "--out", out)
     until((out / "bag").exists, "the bag")
-    modules = ("recorder_node", "trainer_node", "sim_node", "controller_node", "planner_worker", "runtime.freezes")
+    modules = ("recorder_node", "trainer_node", "sim_node", "controller_node", "planner_keeper", "runtime.freezes")
     until(lambda: all(any(m in line for line in children(process.pid).values()) for m in modules), "all processes")
     below = children(process.pid)
     time.sleep(2.0)
@@ -106,3 +106,32 @@ def test_a_signal_ends_all_processes_and_the_report_is_written(mbrl, tmp_path, h
         assert not Path(f"/proc/{pid}").exists(), below[pid]
     found = json.loads((out / "report.json").read_text())
     assert found["interrupted"] is True
+
+
+def test_after_kill_nine_of_mbrl_the_controller_brings_the_robot_to_rest_and_nothing_runs_on(mbrl, tmp_path):
+    out = tmp_path / "run"
+    process = mbrl("demo", "--duration", 600, "--out", out)
+    until(lambda: (out / "bag").exists() and len(children(process.pid)) >= 6, "all processes")
+    until(lambda: "configured for cartpole" in (out / "logs" / "controller.log").read_text(), "the controller")
+    time.sleep(1.0)  # so that there are commands
+    below = children(process.pid)
+    process.kill()
+    process.wait()
+    until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in below), f"the end of {below}", 10.0)
+    assert json.loads((out / "controller.json").read_text())["cadence"]["ticks"] > 0, "it ended in order"
+    assert (out / "bag" / "metadata.yaml").exists(), "so did the recorder"
+
+
+def test_without_its_recorder_the_robot_goes_on_and_another_goes_on_in_the_bag(mbrl, tmp_path):
+    out = tmp_path / "run"
+    process = mbrl("demo", "--duration", 6, "--out", out, "--json", tmp_path / "report.json")
+    until(lambda: len((out / "bag" / "bag_0.mcap").read_bytes()) > 60_000 if (out / "bag" / "bag_0.mcap").exists() else 0, "a recording")
+    os.kill(next(pid for pid, line in children(process.pid).items() if "recorder_node" in line), signal.SIGKILL)
+    assert process.wait(120) in (0, 1)
+    found = json.loads((tmp_path / "report.json").read_text())
+    assert found["ended_early"] == {}
+    assert found["recorder_restarts"] == 1
+    assert [f["count"] for f in found["faults"] if f["code"] == "recorder_stopped"] == [1]
+    assert sorted(p.name for p in (out / "bag").iterdir()) == ["bag_0.mcap", "bag_1.mcap"]
+    parts = [e for e in load_episodes(out / "bag", robot.load(out / "robot.yaml")) if e.duration > 0.5]
+    assert len(parts) >= 2, "what was not recorded is a gap"
