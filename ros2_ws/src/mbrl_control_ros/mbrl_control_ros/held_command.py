@@ -18,7 +18,7 @@ class HeldCommand:
     Attributes:
         received: commands so far.
         timeouts: how often `zero` came into force for want of a command.
-        silence_s: from the arrival of the last command to the middle of the first step without it, at the last time-out.
+        silence_s: from the arrival of the last command to the beginning of the first step without it, at the last time-out.
     """
 
     def __init__(self, zero: np.ndarray, timeout_s: float, step_s: float) -> None:
@@ -49,7 +49,7 @@ class HeldCommand:
             if self._expires <= now and self._current is not self._zero:
                 self._current = self._zero
                 self.timeouts += 1
-                self.silence_s = now - self._expires + self._timeout_s
+                self.silence_s = now - 0.5 * self._step_s - self._expires + self._timeout_s
             if done and self._current is before:
                 done[-1] = (before, done[-1][1] + 1)
             else:
