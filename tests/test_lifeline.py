@@ -121,7 +121,8 @@ def segment(folder, number, age_s=60.0):
     return folder / f"{name}_el"
 
 
-def test_only_dead_segments_of_fast_dds_are_removed(tmp_path):
+@pytest.mark.fault(row=24)
+def test_only_dead_segments_of_fast_dds_are_removed(tmp_path, record_property):
     dead, alive, young = segment(tmp_path, 1), segment(tmp_path, 2), segment(tmp_path, 3, age_s=1.0)
     for other in ("fastdds_port7400", "fastdds_port7400_el", "sem.fastdds_port7400_mutex", "fastdds_1_el", "mine"):
         (tmp_path / other).write_bytes(b"x")
@@ -132,3 +133,4 @@ def test_only_dead_segments_of_fast_dds_are_removed(tmp_path):
         assert before - {p.name for p in tmp_path.iterdir()} == {dead.name, dead.name.removesuffix("_el")}
     assert sweep_dds(tmp_path) == 1  # its maker has gone
     assert young.exists()
+    record_property("measured", "shared memory of dead participants is removed at the next start")

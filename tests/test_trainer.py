@@ -336,7 +336,8 @@ def test_a_refit_shows_after_each_gradient_step_that_it_goes_on(store):
     assert figures["epochs"] >= 1
 
 
-def test_at_its_cap_of_memory_the_process_ends_with_a_sentence(tmp_path):
+@pytest.mark.fault(row=21)
+def test_at_its_cap_of_memory_the_process_ends_with_a_sentence(tmp_path, record_property):
     code = ("import sys\nsys.path.insert(0, sys.argv[1])\nimport numpy as np\nfrom pathlib import Path\nimport test_trainer as t\n"
             "from mbrl_control.training import worker\n"
             "class Tail:\n    def __init__(self, *_, **__):\n        pass\n    def poll(self):\n        np.ones(10**9)\n"
@@ -347,6 +348,7 @@ def test_at_its_cap_of_memory_the_process_ends_with_a_sentence(tmp_path):
     assert done.returncode == memory.EXHAUSTED, done.stderr
     assert "1024 MB of `trainer.memory_mb`" in done.stderr
     assert "Traceback" not in done.stderr
+    record_property("measured", "the trainer ends by itself at its limit, says so, and is started again")
 
 
 WORKER = """

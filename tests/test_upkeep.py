@@ -63,7 +63,8 @@ def codes(upkeep):
     return {part["code"]: part["count"] for part in upkeep.fault_parts()}
 
 
-def test_a_trainer_that_ends_is_started_again_within_a_second(world):
+@pytest.mark.fault(row=19)
+def test_a_trainer_that_ends_is_started_again_within_a_second(world, record_property):
     group, upkeep, told = world
     pass_time(world, 30.0, beat=True)
     group.ended["trainer"] = -9
@@ -73,6 +74,7 @@ def test_a_trainer_that_ends_is_started_again_within_a_second(world):
     assert codes(upkeep) == {"trainer_ended": 1}
     assert upkeep.fault_parts()[0]["first_s"] == pytest.approx(30.25)
     assert "exit status -9" in told[0]
+    record_property("measured", "started again 0.75 s after its end at most")
 
 
 def test_five_ends_in_ten_minutes_and_it_stays_down(world):
@@ -89,7 +91,8 @@ def test_five_ends_in_ten_minutes_and_it_stays_down(world):
     assert len(group.started) == 4
 
 
-def test_one_that_is_silent_for_ten_seconds_is_killed_and_started_again(world):
+@pytest.mark.fault(row=20)
+def test_one_that_is_silent_for_ten_seconds_is_killed_and_started_again(world, record_property):
     group, upkeep, _ = world
     pass_time(world, 20.0, beat=True)
     pass_time(world, 10.0)
@@ -99,6 +102,7 @@ def test_one_that_is_silent_for_ten_seconds_is_killed_and_started_again(world):
     pass_time(world, 1.0)
     assert len(group.started) == 1
     assert codes(upkeep) == {"trainer_silent": 1}
+    record_property("measured", "killed 10.25 s after its last beat, started again 0.75 s later")
 
 
 def test_before_the_first_beat_it_is_given_time_for_its_imports(world):

@@ -9,7 +9,7 @@ import resource
 import signal
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mbrl_control import robot
@@ -17,8 +17,9 @@ from mbrl_control.errors import UserError
 from mbrl_control.robot import RobotSpec
 from mbrl_control.runtime.injection import Step
 
+KEEPER = "keeper"
 NODES = ("controller", "planner", "trainer", "recorder", "sim")
-_MODULES = {f"mbrl_control_ros.{name}_node": name for name in NODES} | {"mbrl_control.runtime.planner_worker": "planner"}
+_MODULES = {f"mbrl_control_ros.{name}_node": name for name in NODES} | {"mbrl_control.runtime.planner_keeper": KEEPER}
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,7 @@ class Running:
 
     Attributes:
         pid: its id.
-        parent: that of its parent.
+        parent: that of its parent; of the planner, that of its keeper's.
         name: of the node.
         arguments: its command line.
     """
@@ -49,7 +50,14 @@ def processes(proc: Path = Path("/proc")) -> list[Running]:
             if name is not None:
                 parent = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
                 found.append(Running(int(folder.name), parent, name, arguments))
-    return found
+    return _without_keepers(found)
+
+
+def _without_keepers(found: list[Running]) -> list[Running]:
+    """A planner is forked by its keeper, which has the same command line and is nobody's target."""
+    keepers = {p.pid: p for p in found if p.name == KEEPER}
+    planners = [replace(p, name="planner", parent=keepers[p.parent].parent) for p in keepers.values() if p.parent in keepers]
+    return [p for p in found if p.name != KEEPER] + planners
 
 
 def of_run(run_dir: Path, everything: list[Running]) -> dict[str, Running]:

@@ -108,7 +108,8 @@ def test_a_signal_ends_all_processes_and_the_report_is_written(mbrl, tmp_path, h
     assert found["interrupted"] is True
 
 
-def test_after_kill_nine_of_mbrl_the_controller_brings_the_robot_to_rest_and_nothing_runs_on(mbrl, tmp_path):
+@pytest.mark.fault(row=24)
+def test_after_kill_nine_of_mbrl_the_controller_brings_the_robot_to_rest_and_nothing_runs_on(mbrl, tmp_path, record_property):
     out = tmp_path / "run"
     process = mbrl("demo", "--duration", 600, "--out", out)
     until(lambda: (out / "bag").exists() and len(children(process.pid)) >= 6, "all processes")
@@ -116,13 +117,16 @@ def test_after_kill_nine_of_mbrl_the_controller_brings_the_robot_to_rest_and_not
     time.sleep(1.0)  # so that there are commands
     below = children(process.pid)
     process.kill()
+    begin = time.monotonic()
     process.wait()
     until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in below), f"the end of {below}", 10.0)
     assert json.loads((out / "controller.json").read_text())["cadence"]["ticks"] > 0, "it ended in order"
     assert (out / "bag" / "metadata.yaml").exists(), "so did the recorder"
+    record_property("measured", f"mbrl: all {len(below)} processes ended in order within {time.monotonic() - begin:.1f} s")
 
 
-def test_without_its_recorder_the_robot_goes_on_and_another_goes_on_in_the_bag(mbrl, tmp_path):
+@pytest.mark.fault(row=24)
+def test_without_its_recorder_the_robot_goes_on_and_another_goes_on_in_the_bag(mbrl, tmp_path, record_property):
     out = tmp_path / "run"
     process = mbrl("demo", "--duration", 6, "--out", out, "--json", tmp_path / "report.json")
     until(lambda: len((out / "bag" / "bag_0.mcap").read_bytes()) > 60_000 if (out / "bag" / "bag_0.mcap").exists() else 0, "a recording")
@@ -135,3 +139,5 @@ def test_without_its_recorder_the_robot_goes_on_and_another_goes_on_in_the_bag(m
     assert sorted(p.name for p in (out / "bag").iterdir()) == ["bag_0.mcap", "bag_1.mcap"]
     parts = [e for e in load_episodes(out / "bag", robot.load(out / "robot.yaml")) if e.duration > 0.5]
     assert len(parts) >= 2, "what was not recorded is a gap"
+    gap = parts[1].time[0] - parts[0].time[-1]
+    record_property("measured", f"recorder: another records {gap:.1f} s later, in the same bag")

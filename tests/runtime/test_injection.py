@@ -249,3 +249,12 @@ def test_processes_are_read_from_proc():
     finally:
         child.kill()
         child.wait()
+
+
+def test_the_planner_is_the_keepers_child_and_the_keeper_is_nobody(tmp_path):
+    for pid, parent, module in ((10, 5, "mbrl_control_ros.controller_node"), (11, 10, "mbrl_control.runtime.planner_keeper"),
+                                (12, 11, "mbrl_control.runtime.planner_keeper")):
+        (tmp_path / str(pid)).mkdir()
+        (tmp_path / str(pid) / "cmdline").write_bytes(f"python\0-m\0{module}\0-p\0x\0".encode())
+        (tmp_path / str(pid) / "stat").write_text(f"{pid} (python) S {parent} 0 0")
+    assert {(p.name, p.pid, p.parent) for p in inject.processes(tmp_path)} == {("controller", 10, 5), ("planner", 12, 10)}

@@ -207,7 +207,8 @@ def test_after_kill_nine_of_the_owner_the_worker_ends_and_the_next_start_tidies_
     assert boxes(owner.pid) == []
 
 
-def test_a_worker_that_hangs_is_killed_and_another_answers_while_the_tick_goes_on(world, link):
+@pytest.mark.fault(row=11)
+def test_a_worker_that_hangs_is_killed_and_another_answers_while_the_tick_goes_on(world, link, record_property):
     tick = Tick(link, world[1])
     until(lambda: tick() and link.check())
     hung, begin = worker_of(link), time.monotonic()
@@ -221,20 +222,27 @@ def test_a_worker_that_hangs_is_killed_and_another_answers_while_the_tick_goes_o
     until(another)
     assert link.pid not in (0, hung)
     assert ended(hung)
-    assert link._watch.hang_s < time.monotonic() - begin
+    took = time.monotonic() - begin
+    assert link._watch.hang_s < took < 30.0
+    record_property("measured", f"a planner that hangs: another answers after {took:.1f} s")
     assert link.restarts == 1
     assert tick.longest < 0.05
 
 
-def test_three_kills_within_ten_seconds_are_a_fault_and_it_is_started_all_the_same(world, link):
+@pytest.mark.fault(row=11)
+def test_three_kills_within_ten_seconds_are_a_fault_and_it_is_started_all_the_same(world, link, record_property):
+    back = []
     for count in range(3):
         first = worker_of(link)
         assert link.faults(time.monotonic()) == set()
         os.kill(first, signal.SIGKILL)
-        until(lambda first=first: link.check() is not None and link.pid != first)
+        begin = time.monotonic()
+        until(lambda first=first: link.check() and link.pid not in (0, first))
+        back.append(time.monotonic() - begin)
         assert link.restarts in (count, count + 1)
     assert link.faults(time.monotonic()) == {"planner_failing"}
     assert link.faults(time.monotonic() + 10.0) == set()
+    record_property("measured", f"a planner that is killed is back after {min(back):.2f} s at first; three ends within 10 s latch")
     tick = Tick(link, world[1])
     until(lambda: link.check() and tick())
 
