@@ -182,7 +182,8 @@ class Loop:
         """Codes of what is wrong outside of the tick's own sight."""
         now = time.monotonic()
         self._inputs.watch.clock(self.node.get_clock().now().nanoseconds, now)
-        found = self._operator.faults(now) | self._inputs.watch.faults(now) | self._response.faults() | self.clock.faults(now)
+        found = self._operator.faults(now) | self._inputs.watch.faults(now) | self._response.faults()
+        found |= self.clock.faults(now) | self.link.faults(now)
         return found if all(self.node.count_publishers(topic) <= 1 for topic in self._commands) else found | {"second_publisher"}
 
     def send(self, command: np.ndarray) -> Time:
