@@ -118,7 +118,7 @@ INSIDE = {
     "planner": {"kind": str, "candidates": int, "horizon": int, "iterations": int, "device": str, "dtype": str, "plans": int, "late": int,
                 "met": int, "early_stop": int, "reused": int, "fallback": int, "latency_ms": dict, "winners": dict},
     "trainer": {"refits": int, "published": int, "rejected": int, "refit_s": dict, "transitions": int},
-    "swaps": {"accepted": int, "rolled_back": int, "missed_ticks_during": int},
+    "swaps": {"accepted": int, "refused": int, "rolled_back": int, "missed_ticks_during": int},
 }
 
 

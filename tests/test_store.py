@@ -116,6 +116,26 @@ def damage_no_weights(folder):
     (folder / WEIGHTS).unlink()
 
 
+def damage_manifest_pipe(folder):
+    (folder / MANIFEST).unlink()
+    os.mkfifo(folder / MANIFEST)
+
+
+def damage_weights_pipe(folder):
+    (folder / WEIGHTS).unlink()
+    os.mkfifo(folder / WEIGHTS)
+    edit(folder, bytes=0)
+
+
+def damage_link(folder):
+    (folder / WEIGHTS).rename(folder / "elsewhere")
+    (folder / WEIGHTS).symlink_to(folder / "elsewhere")
+
+
+def damage_version_true(folder):
+    edit(folder, version=True)
+
+
 def damage_key(folder):
     edit(folder, kind=...)
 
@@ -176,6 +196,8 @@ DAMAGES = [(f, r) for f, r in (
     (damage_truncate, "bytes where the manifest says"), (damage_empty, "0 bytes where"), (damage_flip, "SHA-256"),
     (damage_manifest_cut, "not a manifest"), (damage_manifest_list, "not a manifest"), (damage_manifest_deep, "not a manifest"),
     (damage_manifest_binary, "not a manifest"), (damage_manifest_huge, "a manifest has at most"), (damage_manifest_folder, "no readable"),
+    (damage_manifest_pipe, "manifest.json is not a plain file"), (damage_weights_pipe, "weights.safetensors is not a plain file"),
+    (damage_link, "weights.safetensors is not a plain file"), (damage_version_true, "key 'version' is missing or of the wrong"),
     (damage_no_weights, "cannot be read"), (damage_key, "key 'kind' is missing"), (damage_type, "key 'bytes' is missing or of the wrong"),
     (damage_long_number, "not a manifest"), (damage_version, "manifest says version 7"), (damage_robot, "for another robot"),
     (damage_pickle, "not a safetensors file"), (damage_header_huge, "not a safetensors file"),
@@ -257,6 +279,68 @@ def test_old_snapshots_are_deleted(tmp_path):
         store.publish(make())
     assert store.versions() == [4, 5, 6]
     assert sorted(p.name for p in tmp_path.iterdir()) == ["v000004", "v000005", "v000006"]
+
+
+def test_old_refused_snapshots_are_deleted_but_not_the_newest_whose_number_must_not_be_used_again(tmp_path):
+    store = ModelStore(tmp_path, keep=2)
+    for _ in range(4):
+        store.refuse(store.publish(make()).version, "bad")
+    assert store.publish(make()).version == 5
+    assert store.refused() == {3: "bad", 4: "bad"}
+
+
+def test_the_newest_may_be_asked_for_without_some(store):
+    for _ in range(3):
+        store.publish(make())
+    assert [store.newest(without) for without in ((), {3}, {2, 3}, {1, 2, 3})] == [3, 2, 1, 0]
+
+
+def test_a_refused_snapshot_is_read_only_when_asked_for(store):
+    store.publish(make())
+    store.refuse(1, "bad")
+    with pytest.raises(SnapshotError, match="no readable snapshot"):
+        store.read(1)
+    assert store.read(1, even_refused=True).version == 1
+
+
+@pytest.mark.parametrize("name", ["v1", "v0000001", "v1²", "v٣٣٣٣٣٣", "v-00001", "v" + "9" * 200, "v000001x"])
+def test_folders_with_other_names_are_no_versions(store, name):
+    store.publish(make())
+    (store.folder / name).mkdir()
+    assert store.versions() == [1]
+    assert store.publish(make()).version == 2
+
+
+def test_where_a_folder_cannot_be_moved_refusing_says_nothing(store, monkeypatch):
+    store.publish(make())
+    monkeypatch.setattr("pathlib.Path.rename", lambda *_: (_ for _ in ()).throw(OSError(30, "Read-only file system")))
+    store.refuse(1, "bad")
+    assert (store.versions(), store.refused()) == ([1], {})
+
+
+def test_manifests_that_a_fuzzer_made_raise_nothing_else(store):
+    """Any byte of the manifest and of the weights' header, changed in any way, with a SHA-256 that vouches for it."""
+    store.publish(make())
+    manifest, weights = ((store.path(1) / name) for name in (MANIFEST, WEIGHTS))
+    text, data = manifest.read_bytes(), weights.read_bytes()
+    header = 8 + struct.unpack("<Q", data[:8])[0]
+    rng, refused = np.random.default_rng(2), 0
+    for k in range(600):
+        if k % 2:
+            changed = bytearray(text)
+            changed[rng.integers(len(text))] = rng.integers(256)
+            manifest.write_bytes(changed)
+            weights.write_bytes(data)
+        else:
+            changed = bytearray(data)
+            changed[rng.integers(header)] = rng.integers(256)
+            manifest.write_bytes(text)
+            plant(store.path(1), bytes(changed))
+        try:
+            store.read(1)
+        except SnapshotError:
+            refused += 1
+    assert refused > 500
 
 
 def test_a_snapshot_is_never_overwritten(tmp_path):

@@ -8,6 +8,9 @@ from enum import IntEnum
 
 import numpy as np
 
+PLAN_FAULTS = ("plan_invalid", "model_doubtful", "model_wrong")
+"""Faults that a plan may carry (see `mbrl_control.runtime.faults`). The order is that of bits in logs: add new ones at the end."""
+
 
 class Verdict(IntEnum):
     """How a plan came about."""
@@ -59,6 +62,7 @@ class Plan:
         carry: [R, H, A] rows that the next plan starts from (row 0 the nominal), in half ranges, on the grid of whole multiples of
             dt: cell 0 is the one that `start` lies in. So plans at any rate pass them on without smearing them.
         stats: further numbers, for reports.
+        faults: what was found wrong with it or with its model: codes of `PLAN_FAULTS`, in that order.
     """
 
     seq: int
@@ -73,6 +77,7 @@ class Plan:
     winner: str
     carry: np.ndarray
     stats: dict[str, float] = field(default_factory=dict)
+    faults: tuple[str, ...] = ()
 
     def at(self, time: float) -> np.ndarray | None:
         """[A] action held at `time`; the first before the start, None after the end."""

@@ -13,7 +13,7 @@ from mbrl_control import parts
 from mbrl_control.data.episodes import Episode
 from mbrl_control.data.sequences import sequences
 from mbrl_control.planning.plan import PlanRequest
-from mbrl_control.runtime.planner_worker import PlannerCore
+from mbrl_control.runtime.planner_core import PlannerCore
 from mbrl_control.store import ModelStore
 
 
@@ -41,6 +41,9 @@ BROKEN = {
     "unknown": (lambda s: bad(s, layer9__weight=np.zeros(3, np.float32)), r"has no array \['layer9.weight'\]"),
     "members": (lambda s: bad(s, elites=np.array([0, 9])), r"elites \[0, 9\] are not among 2 members"),
     "negative": (lambda s: bad(s, elites=np.array([0, -1])), "are not among 2 members"),
+    "precision": (lambda s: bad(s, layer0__weight=s.weights["layer0.weight"].astype(np.float64)), "must not be of type float64"),
+    "bits": (lambda s: bad(s, elites=np.array([0, 1], np.uint8)), "must not be of type uint8; it must be int64"),
+    "limits": (lambda s: replace(s, figures={"limits": {"low": [1]}}), "figure 'limits'"),
     "type": (lambda s: bad(s, elites=np.zeros(2, np.float32)), "must not be of type float32"),
 }
 

@@ -19,7 +19,7 @@ from mbrl_control.data.sequences import sequences
 from mbrl_control.planning.plan import PlanRequest
 from mbrl_control.runtime import process_link
 from mbrl_control.runtime.mailbox import shared_folder
-from mbrl_control.runtime.planner_worker import PlannerCore
+from mbrl_control.runtime.planner_core import PlannerCore
 from mbrl_control.runtime.process_link import ProcessLink
 from mbrl_control.store import ModelStore
 
