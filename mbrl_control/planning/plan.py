@@ -8,9 +8,6 @@ from enum import IntEnum
 
 import numpy as np
 
-PLAN_FAULTS = ("plan_invalid", "model_doubtful", "model_wrong")
-"""Faults that a plan may carry (see `mbrl_control.runtime.faults`). The order is that of bits in logs: add new ones at the end."""
-
 
 class Verdict(IntEnum):
     """How a plan came about."""
@@ -62,7 +59,7 @@ class Plan:
         carry: [R, H, A] rows that the next plan starts from (row 0 the nominal), in half ranges, on the grid of whole multiples of
             dt: cell 0 is the one that `start` lies in. So plans at any rate pass them on without smearing them.
         stats: further numbers, for reports.
-        faults: what was found wrong with it or with its model: codes of `PLAN_FAULTS`, in that order.
+        faults: what was found wrong with it or with its model: codes of `mbrl_control.runtime.faults.FAULTS`, in their order.
     """
 
     seq: int

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mbrl_control.planning.plan import PLAN_FAULTS, Plan, PlanRequest, Verdict
+from mbrl_control.planning.plan import Plan, PlanRequest, Verdict
 from mbrl_control.robot import RobotSpec
+from mbrl_control.runtime.faults import codes, mask
 
 HISTORY_S = 0.4
 CARRY_ROWS = 9
@@ -15,7 +16,10 @@ WINNERS = ("nominal", "explore", "mbpo", "dreamer", "hold")
 REQUEST_HEAD = 5
 PLAN_HEAD = 14
 FAULTS_AT = 13
-"""Where the bits of a plan's faults are: bit k stands for `PLAN_FAULTS[k]`. Plans logged before there were faults lack this number."""
+"""Where a plan's faults are, as `faults.mask` makes a number of them. Plans logged before there were faults lack it."""
+
+MOST_BITS = 53
+"""More faults would make numbers that a float does not hold exactly."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +90,7 @@ class Layout:
         rows = min(len(plan.carry), CARRY_ROWS)
         out[:PLAN_HEAD] = (plan.seq, plan.start, plan.dt, plan.cost, plan.verdict, plan.model_version, plan.iterations, plan.latency_s,
                            WINNERS.index(plan.winner), rows, previous_seq, plan.stats.get("finite", 1.0), plan.stats.get("std", 0.0),
-                           sum(1 << bit for bit, code in enumerate(PLAN_FAULTS) if code in plan.faults))
+                           mask(plan.faults))
         cells = self.horizon * self.action
         out[PLAN_HEAD : PLAN_HEAD + cells] = plan.actions.ravel()
         out[PLAN_HEAD + cells : PLAN_HEAD + (1 + rows) * cells] = plan.carry[:rows].ravel()
@@ -102,9 +106,8 @@ class Layout:
         actions = vector[PLAN_HEAD : PLAN_HEAD + cells].reshape(self.horizon, self.action).copy()
         carry = vector[PLAN_HEAD + cells : PLAN_HEAD + (1 + rows) * cells].reshape(rows, self.horizon, self.action).copy()
         bits = int(vector[FAULTS_AT])
-        if not 0 <= bits < 1 << len(PLAN_FAULTS):
-            raise ValueError(f"{bits} are no faults of a plan")
-        faults = tuple(code for bit, code in enumerate(PLAN_FAULTS) if bits >> bit & 1)
+        if not 0 <= bits < 1 << MOST_BITS:
+            raise ValueError(f"{bits} stands for no faults")
         plan = Plan(int(vector[0]), vector[1], vector[2], actions, vector[3], Verdict(int(vector[4])), int(vector[5]), int(vector[6]),
-                    vector[7], WINNERS[int(vector[8])], carry, {"finite": vector[11], "std": vector[12]}, faults)
+                    vector[7], WINNERS[int(vector[8])], carry, {"finite": vector[11], "std": vector[12]}, codes(bits))
         return plan, int(vector[10])

@@ -17,7 +17,7 @@ from mbrl_control.errors import SnapshotError
 from mbrl_control.models.base import LearnedModel, precision
 from mbrl_control.planning import base as planning
 from mbrl_control.planning.limits import Limits, predicted
-from mbrl_control.planning.plan import PLAN_FAULTS, Plan, PlanRequest, Verdict
+from mbrl_control.planning.plan import Plan, PlanRequest, Verdict
 from mbrl_control.robot import RobotSpec
 from mbrl_control.runtime.layout import CARRY_ROWS
 from mbrl_control.runtime.model_watch import WRONG_RUN, ModelWatch
@@ -177,8 +177,8 @@ class PlannerCore:
         elif not invalid and self.limits is not None:
             doubtful = self.limits.left_by(self._ahead(self.model, request, plan)[0], self.model.scale())
         wrong = EPSILON < self._wrong_until - request.apply_time <= WRONG_S + EPSILON
-        found = {"plan_invalid": invalid, "model_doubtful": doubtful, "model_wrong": wrong}
-        return tuple(code for code in PLAN_FAULTS if found[code])
+        found = (("plan_invalid", invalid), ("model_doubtful", doubtful), ("model_wrong", wrong))
+        return tuple(code for code, present in found if present)
 
     def _ahead(self, model: LearnedModel, request: PlanRequest, plan: Plan) -> tuple[torch.Tensor, torch.Tensor]:
         """[E, 1, H, S] what a model expects of a plan, each member for itself, and [1, H, A] the commands in effect meanwhile."""
