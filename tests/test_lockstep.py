@@ -7,14 +7,18 @@ import math
 
 import numpy as np
 import pytest
+from bag_tools import JOINTS
 from matplotlib import pyplot as plt
 
 from mbrl_control import robot
+from mbrl_control.data.message_types import encode
+from mbrl_control.data.tail import TailMessage
 from mbrl_control.errors import DataError
 from mbrl_control.planning.plan import Plan, Verdict
 from mbrl_control.runtime.faults import Mode
 from mbrl_control.stack import lockstep, picture, plants, report
 from mbrl_control.stack.run_log import RunLog
+from mbrl_control.stack.run_reader import RunReader
 from mbrl_control.stack.success import holds, solved_at
 from mbrl_control.training.trainer import Refit
 
@@ -118,7 +122,7 @@ INSIDE = {
     "planner": {"kind": str, "candidates": int, "horizon": int, "iterations": int, "device": str, "dtype": str, "plans": int, "late": int,
                 "met": int, "early_stop": int, "reused": int, "fallback": int, "latency_ms": dict, "winners": dict},
     "trainer": {"refits": int, "published": int, "rejected": int, "refit_s": dict, "transitions": int},
-    "swaps": {"accepted": int, "rolled_back": int, "missed_ticks_during": int},
+    "swaps": {"accepted": int, "refused": int, "rolled_back": int, "missed_ticks_during": int},
 }
 
 
@@ -178,6 +182,16 @@ def test_reports_of_nothing_and_of_faults():
     faults = report.build(spec, log, command="test", seed=0, wall_s=0.0, cadence={})["faults"]
     assert [(f["code"], f["count"], f["first_s"]) for f in faults] == [("DEGRADED", 1, 0.2), ("BRAKE", 2, pytest.approx(0.3))]
     assert all(f["action"] for f in faults)
+
+
+def test_a_reader_counts_new_models_and_ways_back(tmp_path):
+    """Decisions tell the version in use: 0 while nothing is planned, which is no swap."""
+    reader = RunReader(robot.load("pendulum"), tmp_path)
+    for version in (0, 1, 1, 0, 1, 2, 1, 1, 3, 0, 3):
+        body = {"name": ["mode", "model_version"], "position": [2.0, float(version)]}
+        reader._take(TailMessage("/mbrl/decision", JOINTS, 1, 1, encode(JOINTS, body)))
+    assert [version for _, version in reader.log.swaps] == [1, 2, 3]
+    assert reader.log.rolled_back == 1
 
 
 def ink(path):

@@ -116,6 +116,26 @@ def damage_no_weights(folder):
     (folder / WEIGHTS).unlink()
 
 
+def damage_manifest_pipe(folder):
+    (folder / MANIFEST).unlink()
+    os.mkfifo(folder / MANIFEST)
+
+
+def damage_weights_pipe(folder):
+    (folder / WEIGHTS).unlink()
+    os.mkfifo(folder / WEIGHTS)
+    edit(folder, bytes=0)
+
+
+def damage_link(folder):
+    (folder / WEIGHTS).rename(folder / "elsewhere")
+    (folder / WEIGHTS).symlink_to(folder / "elsewhere")
+
+
+def damage_version_true(folder):
+    edit(folder, version=True)
+
+
 def damage_key(folder):
     edit(folder, kind=...)
 
@@ -176,6 +196,8 @@ DAMAGES = [(f, r) for f, r in (
     (damage_truncate, "bytes where the manifest says"), (damage_empty, "0 bytes where"), (damage_flip, "SHA-256"),
     (damage_manifest_cut, "not a manifest"), (damage_manifest_list, "not a manifest"), (damage_manifest_deep, "not a manifest"),
     (damage_manifest_binary, "not a manifest"), (damage_manifest_huge, "a manifest has at most"), (damage_manifest_folder, "no readable"),
+    (damage_manifest_pipe, "manifest.json is not a plain file"), (damage_weights_pipe, "weights.safetensors is not a plain file"),
+    (damage_link, "weights.safetensors is not a plain file"), (damage_version_true, "key 'version' is missing or of the wrong"),
     (damage_no_weights, "cannot be read"), (damage_key, "key 'kind' is missing"), (damage_type, "key 'bytes' is missing or of the wrong"),
     (damage_long_number, "not a manifest"), (damage_version, "manifest says version 7"), (damage_robot, "for another robot"),
     (damage_pickle, "not a safetensors file"), (damage_header_huge, "not a safetensors file"),
@@ -185,6 +207,7 @@ DAMAGES = [(f, r) for f, r in (
 )]
 
 
+@pytest.mark.fault(row=17)
 @pytest.mark.parametrize(("damage", "reason"), DAMAGES, ids=[f.__name__ for f, _ in DAMAGES])
 def test_damaged_snapshots_are_refused_in_a_sentence(store, damage, reason):
     store.publish(make())
@@ -194,7 +217,8 @@ def test_damaged_snapshots_are_refused_in_a_sentence(store, damage, reason):
     assert "\n" not in str(caught.value)
 
 
-def test_every_cut_is_refused(store):
+@pytest.mark.fault(row=16)
+def test_every_cut_is_refused(store, record_property):
     store.publish(make())
     path = store.path(1) / WEIGHTS
     whole = path.read_bytes()
@@ -204,9 +228,11 @@ def test_every_cut_is_refused(store):
             store.read(1)
     path.write_bytes(whole)
     store.read(1)
+    record_property("measured", f"{len(range(0, len(whole), 97))} of {len(range(0, len(whole), 97))} cuts refused")
 
 
-def test_every_flipped_bit_is_refused(store):
+@pytest.mark.fault(row=16)
+def test_every_flipped_bit_is_refused(store, record_property):
     store.publish(make())
     path = store.path(1) / WEIGHTS
     whole = path.read_bytes()
@@ -217,6 +243,7 @@ def test_every_flipped_bit_is_refused(store):
         path.write_bytes(data)
         with pytest.raises(SnapshotError):
             store.read(1)
+    record_property("measured", "200 of 200 flipped bits refused")
 
 
 def test_a_renamed_snapshot_is_refused(store):
@@ -226,6 +253,7 @@ def test_a_renamed_snapshot_is_refused(store):
         store.read(5)
 
 
+@pytest.mark.fault(row=17)
 def test_a_pickle_is_never_executed(store, tmp_path):
     class Bomb:
         def __reduce__(self):
@@ -257,6 +285,71 @@ def test_old_snapshots_are_deleted(tmp_path):
         store.publish(make())
     assert store.versions() == [4, 5, 6]
     assert sorted(p.name for p in tmp_path.iterdir()) == ["v000004", "v000005", "v000006"]
+
+
+def test_old_refused_snapshots_are_deleted_but_not_the_newest_whose_number_must_not_be_used_again(tmp_path):
+    store = ModelStore(tmp_path, keep=2)
+    for _ in range(4):
+        store.refuse(store.publish(make()).version, "bad")
+    assert store.publish(make()).version == 5
+    assert store.refused() == {3: "bad", 4: "bad"}
+
+
+def test_the_newest_may_be_asked_for_without_some(store):
+    for _ in range(3):
+        store.publish(make())
+    assert [store.newest(without) for without in ((), {3}, {2, 3}, {1, 2, 3})] == [3, 2, 1, 0]
+
+
+def test_a_refused_snapshot_is_read_only_when_asked_for(store):
+    store.publish(make())
+    store.refuse(1, "bad")
+    with pytest.raises(SnapshotError, match="no readable snapshot"):
+        store.read(1)
+    assert store.read(1, even_refused=True).version == 1
+
+
+@pytest.mark.parametrize("name", ["v1", "v0000001", "v1²", "v٣٣٣٣٣٣", "v-00001", "v" + "9" * 200, "v000001x"])
+def test_folders_with_other_names_are_no_versions(store, name):
+    store.publish(make())
+    (store.folder / name).mkdir()
+    assert store.versions() == [1]
+    assert store.publish(make()).version == 2
+
+
+def test_where_a_folder_cannot_be_moved_refusing_says_nothing(store, monkeypatch):
+    store.publish(make())
+    monkeypatch.setattr("pathlib.Path.rename", lambda *_: (_ for _ in ()).throw(OSError(30, "Read-only file system")))
+    store.refuse(1, "bad")
+    assert (store.versions(), store.refused()) == ([1], {})
+
+
+@pytest.mark.fault(row=17)
+def test_manifests_that_a_fuzzer_made_raise_nothing_else(store, record_property):
+    """Any byte of the manifest and of the weights' header, changed in any way, with a SHA-256 that vouches for it."""
+    store.publish(make())
+    manifest, weights = ((store.path(1) / name) for name in (MANIFEST, WEIGHTS))
+    text, data = manifest.read_bytes(), weights.read_bytes()
+    header = 8 + struct.unpack("<Q", data[:8])[0]
+    rng, refused = np.random.default_rng(2), 0
+    for k in range(600):
+        if k % 2:
+            changed = bytearray(text)
+            changed[rng.integers(len(text))] = rng.integers(256)
+            manifest.write_bytes(changed)
+            weights.write_bytes(data)
+        else:
+            changed = bytearray(data)
+            changed[rng.integers(header)] = rng.integers(256)
+            manifest.write_bytes(text)
+            plant(store.path(1), bytes(changed))
+        try:
+            store.read(1)
+        except SnapshotError:
+            refused += 1
+    assert refused > 500
+    record_property("measured", f"600 changed bytes of manifests and headers: {refused} refused in a sentence, the others changed nothing "
+                                "that counts, nothing else raised")
 
 
 def test_a_snapshot_is_never_overwritten(tmp_path):

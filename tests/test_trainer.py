@@ -12,10 +12,12 @@ import time
 
 import numpy as np
 import pytest
+from carts import cart
 
 from mbrl_control import memory, robot, strict_yaml
 from mbrl_control.data.episodes import Episode
-from mbrl_control.data.sequences import sequences
+from mbrl_control.data.sequences import Sequences, sequences
+from mbrl_control.planning.limits import Limits
 from mbrl_control.priority import background
 from mbrl_control.store import ModelStore
 from mbrl_control.training import worker
@@ -44,18 +46,6 @@ def spec_of(model=LINEAR, dt=0.04, **trainer):
     return spec.model_copy(update={"trainer": spec.trainer.model_copy(update=trainer)})
 
 
-def cart(seconds, start=0.0, seed=0, noise=1e-3, gain=1.0, at=0.0):
-    """A cart with friction, pushed at random: v' = gain u - 0.5 v."""
-    rng = np.random.default_rng(seed)
-    count, dt = round(seconds * 50) + 1, 0.02
-    u = np.repeat(rng.uniform(-1, 1, count // 5 + 1), 5)[:count]
-    state = np.full((count, 2), [at, 0.0])
-    for k in range(count - 1):
-        x, v = state[k]
-        state[k + 1] = x + dt * v, v + dt * (gain * u[k] - 0.5 * v)
-    return Episode(start + dt * np.arange(count), state + noise * rng.standard_normal(state.shape), u[:, None])
-
-
 @pytest.fixture
 def store(tmp_path):
     return ModelStore(tmp_path / "store")
@@ -78,6 +68,33 @@ def test_the_first_model_is_published_and_the_figures_say_so(store):
     found = store.read(1, trainer.spec.hash)
     assert found.figures["gate_score"] == pytest.approx(refit.score)
     assert json.loads((store.path(1) / "manifest.json").read_text(), parse_constant=pytest.fail)
+
+
+def test_a_published_model_says_how_far_it_may_be_trusted(store):
+    """The box is that of all data, a quarter wider on either side; the error three times what is held out, as the planner sees it."""
+    spec = spec_of().model_copy(update={"plan_hz": 12.5})  # every fourth state
+    trainer, _ = fitted(spec, store)
+    found = Limits.of(store.read(1).figures, spec)
+    data = trainer.split(1)
+    seen = np.concatenate([some.state.reshape(-1, 2) for some in data])
+    margin = 0.25 * (seen.max(0) - seen.min(0))
+    np.testing.assert_allclose(found.low, seen.min(0) - margin)
+    np.testing.assert_allclose(found.high, seen.max(0) + margin)
+    held = trainer.split(spec.planner.horizon, 4)[1]
+    assert np.diff(held.start).min() == pytest.approx(0.08)
+    errors = [k_step_error(trainer.model, Sequences(held.state[k : k + 1, :2], held.action[k : k + 1, :1], held.start[k : k + 1]),
+                           spec.wraps, trainer.model.scale()) for k in range(len(held))]
+    assert found.error == pytest.approx(3 * np.quantile(errors, 0.99), rel=1e-4)
+    assert found.steps == spec.planner.horizon == 6
+
+
+def test_with_nothing_held_out_there_is_a_box_alone(store):
+    trainer = Trainer(spec_of(), store, seed=0)
+    trainer.set_data([cart(2.0)])
+    trainer.refit()
+    found = Limits.of(store.read(1).figures, trainer.spec)
+    assert np.isfinite(found.low).all()
+    assert found.error == found.disagreement == math.inf
 
 
 def test_both_models_are_compared_in_the_same_units(store):

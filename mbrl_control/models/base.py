@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
@@ -113,6 +113,33 @@ class LearnedModel(Model, Protocol):
     def load(self, snapshot: Snapshot) -> None:
         """Take over a snapshot's weights in place (buffers keep their addresses)."""
         ...
+
+
+def precision(spec: RobotSpec) -> torch.dtype:
+    """What a robot's planner wants expensive layers in; see `LearnedModel.prepare`."""
+    return torch.bfloat16 if spec.planner.dtype == "bfloat16" else torch.float32
+
+
+def check_arrays(snapshot: Snapshot, wanted: Mapping[str, torch.Tensor], what: str) -> None:
+    """Refuse a snapshot whose arrays are not just those wanted, each of the wanted shape and type.
+
+    Args:
+        snapshot: to look at.
+        wanted: by name.
+        what: the model, in words.
+
+    Raises:
+        SnapshotError: they are not.
+    """
+    if unknown := sorted(snapshot.weights.keys() - wanted.keys()):
+        raise SnapshotError(f"snapshot version {snapshot.version}: this {what} has no array {unknown}")
+    for name, here in wanted.items():
+        given = snapshot.weights.get(name)
+        if given is None or given.shape != tuple(here.shape):
+            raise SnapshotError(f"snapshot version {snapshot.version}: array '{name}' must have shape {tuple(here.shape)}, "
+                                f"not {'none' if given is None else given.shape}")
+        if given.dtype.name != (kind := str(here.dtype).removeprefix("torch.")):
+            raise SnapshotError(f"snapshot version {snapshot.version}: array '{name}' must not be of type {given.dtype}; it must be {kind}")
 
 
 def check_spec(snapshot: Snapshot, spec: RobotSpec) -> None:

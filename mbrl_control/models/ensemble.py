@@ -18,7 +18,7 @@ from mbrl_control.data.sequences import Sequences
 from mbrl_control.errors import DataError, SnapshotError
 from mbrl_control.heartbeat import nothing
 from mbrl_control.models import native, network
-from mbrl_control.models.base import Gaussian, Step, check_spec
+from mbrl_control.models.base import Gaussian, Step, check_arrays, check_spec
 from mbrl_control.models.encoding import Encoding, Normaliser
 from mbrl_control.models.folding import Folded, fold, renormalise
 from mbrl_control.robot import RobotSpec
@@ -391,15 +391,7 @@ class Ensemble:
             raise SnapshotError(f"snapshot version {snapshot.version} is of kind '{snapshot.kind}', not '{KIND}'")
         check_spec(snapshot, self.spec)
         mine = self._arrays()
-        if unknown := sorted(snapshot.weights.keys() - mine.keys()):
-            raise SnapshotError(f"snapshot version {snapshot.version}: this ensemble has no array {unknown}")
-        for name, here in mine.items():
-            given = snapshot.weights.get(name)
-            if given is None or given.shape != tuple(here.shape):
-                raise SnapshotError(f"snapshot version {snapshot.version}: array '{name}' must have shape {tuple(here.shape)}, "
-                                    f"not {'none' if given is None else given.shape}")
-            if (given.dtype.kind == "f") != here.is_floating_point():
-                raise SnapshotError(f"snapshot version {snapshot.version}: array '{name}' must not be of type {given.dtype}")
+        check_arrays(snapshot, mine, KIND)
         elites = snapshot.weights["elites"]
         if not ((elites >= 0) & (elites < self.trained)).all():
             raise SnapshotError(f"snapshot version {snapshot.version}: elites {elites.tolist()} are not among {self.trained} members")

@@ -12,7 +12,7 @@ import torch
 from mbrl_control.data.sequences import Sequences
 from mbrl_control.errors import DataError, SnapshotError
 from mbrl_control.heartbeat import nothing
-from mbrl_control.models.base import Gaussian, Step, check_spec
+from mbrl_control.models.base import Gaussian, Step, check_arrays, check_spec
 from mbrl_control.robot import RobotSpec
 from mbrl_control.store.snapshot import Snapshot
 
@@ -105,14 +105,15 @@ class Linear:
         return Snapshot(KIND, self.spec.hash, self.version, {n: a.numpy().copy() for n, a in self._arrays().items()})
 
     def load(self, snapshot: Snapshot) -> None:
-        """Take over a snapshot in place."""
+        """Take over a snapshot in place.
+
+        Raises:
+            SnapshotError: another kind, another robot, or arrays of wrong names, shapes or types; the model is then unchanged.
+        """
         if snapshot.kind != KIND:
             raise SnapshotError(f"snapshot version {snapshot.version} is of kind '{snapshot.kind}', not '{KIND}'")
         check_spec(snapshot, self.spec)
-        for name, here in self._arrays().items():
-            given = snapshot.weights.get(name)
-            if given is None or given.shape != tuple(here.shape):
-                raise SnapshotError(f"snapshot version {snapshot.version}: array '{name}' must have shape {tuple(here.shape)}")
+        check_arrays(snapshot, self._arrays(), "linear model")
         self._take(snapshot.weights)
         self.version = snapshot.version
 

@@ -59,6 +59,7 @@ class Plan:
         carry: [R, H, A] rows that the next plan starts from (row 0 the nominal), in half ranges, on the grid of whole multiples of
             dt: cell 0 is the one that `start` lies in. So plans at any rate pass them on without smearing them.
         stats: further numbers, for reports.
+        faults: what was found wrong with it or with its model: codes of `mbrl_control.runtime.faults.FAULTS`, in their order.
     """
 
     seq: int
@@ -73,6 +74,7 @@ class Plan:
     winner: str
     carry: np.ndarray
     stats: dict[str, float] = field(default_factory=dict)
+    faults: tuple[str, ...] = ()
 
     def at(self, time: float) -> np.ndarray | None:
         """[A] action held at `time`; the first before the start, None after the end."""

@@ -9,7 +9,7 @@ from typing import Protocol
 
 import numpy as np
 
-from mbrl_control.planning.plan import Plan, PlanRequest, Verdict
+from mbrl_control.planning.plan import Plan, PlanRequest
 from mbrl_control.robot import RobotSpec
 from mbrl_control.runtime import supervisor
 from mbrl_control.runtime.excitation import excitation
@@ -235,8 +235,8 @@ class Controller:
         faults = NO_FAULTS
         if at - plan.start > 3 * self._every * self.spec.tick_s + self._lead:
             faults = frozenset({"plan_late"})
-        if plan.verdict == Verdict.FALLBACK:
-            faults |= {"plan_invalid"}
+        if plan.faults:
+            faults |= frozenset(plan.faults)
         return action, Mode.ACTIVE, plan, faults
 
     def _outside(self) -> bool:

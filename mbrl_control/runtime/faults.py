@@ -68,7 +68,7 @@ _ALL = (
     Fault("model_doubtful", Mode.DEGRADED, "the plan leaves the data that the model knows, or its members disagree",
           "let the robot return to where it has been, or give it time to learn"),
     Fault("model_wrong", Mode.DEGRADED, "the model's one-step error is far above that of its validation",
-          "the model was rolled back; look at the data"),
+          "it has given way to the one before if that was better; look at the data, and at what has changed on the robot"),
     # Commands
     Fault("command_unsafe", Mode.DEGRADED, "the command would have led to where no braking keeps the limits; the braking command was sent",
           "look at the limits and at the model in the robot's YAML"),

@@ -8,12 +8,18 @@ import numpy as np
 
 from mbrl_control.planning.plan import Plan, PlanRequest, Verdict
 from mbrl_control.robot import RobotSpec
+from mbrl_control.runtime.faults import codes, mask
 
 HISTORY_S = 0.4
 CARRY_ROWS = 9
 WINNERS = ("nominal", "explore", "mbpo", "dreamer", "hold")
 REQUEST_HEAD = 5
-PLAN_HEAD = 13
+PLAN_HEAD = 14
+FAULTS_AT = 13
+"""Where a plan's faults are, as `faults.mask` makes a number of them. Plans logged before there were faults lack it."""
+
+MOST_BITS = 53
+"""More faults would make numbers that a float does not hold exactly."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +59,10 @@ class Layout:
         """Numbers in what a planner answers: the plan, then the request that it answers, so that one record replays."""
         return self.plan_size + self.request_size
 
+    def current(self, answer: np.ndarray) -> np.ndarray:
+        """A logged answer as this version writes it: one of before there were faults has none; others are given back as they are."""
+        return np.insert(answer, FAULTS_AT, 0.0) if len(answer) == self.answer_size - 1 else answer
+
     def pack_request(self, request: PlanRequest) -> np.ndarray:
         """[request_size]; commands older than the history are left out."""
         out = np.zeros(self.request_size)
@@ -79,17 +89,25 @@ class Layout:
         out = np.zeros(self.plan_size)
         rows = min(len(plan.carry), CARRY_ROWS)
         out[:PLAN_HEAD] = (plan.seq, plan.start, plan.dt, plan.cost, plan.verdict, plan.model_version, plan.iterations, plan.latency_s,
-                           WINNERS.index(plan.winner), rows, previous_seq, plan.stats.get("finite", 1.0), plan.stats.get("std", 0.0))
+                           WINNERS.index(plan.winner), rows, previous_seq, plan.stats.get("finite", 1.0), plan.stats.get("std", 0.0),
+                           mask(plan.faults))
         cells = self.horizon * self.action
         out[PLAN_HEAD : PLAN_HEAD + cells] = plan.actions.ravel()
         out[PLAN_HEAD + cells : PLAN_HEAD + (1 + rows) * cells] = plan.carry[:rows].ravel()
         return out
 
     def unpack_plan(self, vector: np.ndarray) -> tuple[Plan, int]:
-        """The plan, and the number of the plan that it started from (-1 for none)."""
+        """The plan, and the number of the plan that it started from (-1 for none).
+
+        Raises:
+            ValueError, LookupError, OverflowError: the numbers are no plan.
+        """
         cells, rows = self.horizon * self.action, int(vector[9])
         actions = vector[PLAN_HEAD : PLAN_HEAD + cells].reshape(self.horizon, self.action).copy()
         carry = vector[PLAN_HEAD + cells : PLAN_HEAD + (1 + rows) * cells].reshape(rows, self.horizon, self.action).copy()
+        bits = int(vector[FAULTS_AT])
+        if not 0 <= bits < 1 << MOST_BITS:
+            raise ValueError(f"{bits} stands for no faults")
         plan = Plan(int(vector[0]), vector[1], vector[2], actions, vector[3], Verdict(int(vector[4])), int(vector[5]), int(vector[6]),
-                    vector[7], WINNERS[int(vector[8])], carry, {"finite": vector[11], "std": vector[12]})
+                    vector[7], WINNERS[int(vector[8])], carry, {"finite": vector[11], "std": vector[12]}, codes(bits))
         return plan, int(vector[10])

@@ -19,13 +19,14 @@ import torch
 from mbrl_control import robot
 from mbrl_control.data.sequences import Sequences
 from mbrl_control.errors import DataError, UserError
-from mbrl_control.models.base import LearnedModel
+from mbrl_control.models.base import LearnedModel, precision
+from mbrl_control.planning.limits import Limits
 from mbrl_control.planning.plan import Plan, PlanRequest
 from mbrl_control.priority import cores_for, pin
 from mbrl_control.robot import RobotSpec
 from mbrl_control.runtime.fit_check import ERROR, Fit, assess, to_json
 from mbrl_control.runtime.layout import HISTORY_S
-from mbrl_control.runtime.planner_worker import PlannerCore
+from mbrl_control.runtime.planner_core import PlannerCore
 from mbrl_control.store import ModelStore
 
 WARM_UP, REPEATS = 3, 7
@@ -62,9 +63,10 @@ class Bed:
         self.spec, self._seq = spec, 0
         with tempfile.TemporaryDirectory() as folder:
             self.core = PlannerCore(spec, ModelStore(Path(folder)), 0)
+        self.core.limits = Limits.none(spec)  # a model in use has limits, and looking whether they are kept takes time
         model = self.core.model
         if not model.version:  # known models are ready as they are
-            model.prepare(self.core.dtype)
+            model.prepare(precision(spec))
             try:
                 self.plan(1)
             except DataError:
@@ -72,7 +74,7 @@ class Bed:
 
     def _fit(self, model: LearnedModel) -> None:
         model.fit(invented(self.spec, model.stretch), np.random.default_rng(0), epochs=1, updates=1)
-        model.prepare(self.core.dtype)
+        model.prepare(precision(self.spec))
 
     def plan(self, iterations: int) -> Plan:
         """The next plan, from the one before."""

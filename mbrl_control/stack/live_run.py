@@ -27,6 +27,8 @@ from mbrl_control.stack.processes import Node, Processes, interrupt, require_ros
 from mbrl_control.stack.run_log import RunLog
 from mbrl_control.stack.run_reader import RunReader
 from mbrl_control.stack.upkeep import Upkeep
+from mbrl_control.store import ModelStore
+from mbrl_control.store.store import ROLLED_BACK
 
 POLL_S = 0.25
 START_TIMEOUT_S = 60.0
@@ -131,7 +133,7 @@ def run(settings: LiveSettings, command: str, watch: Watch | None = None, prepar
     """
     ready = prepared or prepare(settings)
     spec = ready.spec
-    begin = time.monotonic()
+    begin, refused_before = time.monotonic(), _refused(settings)
     processes = Processes(nodes(settings), settings.run_dir)
     machine = beside_ticks(settings.run_dir, settings.run_dir / "logs", spec.rate_hz)
     seen: Seen | None = None
@@ -160,16 +162,25 @@ def run(settings: LiveSettings, command: str, watch: Watch | None = None, prepar
         signals(signal.SIG_DFL)
     return finish(spec, reader, settings, command, time.monotonic() - begin, seen, upkeep.fault_parts(),
                   {"interrupted": interrupted, "plan_fit": asdict(ready.fit), "trainer_restarts": upkeep.restarts("trainer"),
-                   "recorder_restarts": upkeep.restarts("recorder"), "ended_early": {n: processes.last_words(n) for n in ended}})
+                   "recorder_restarts": upkeep.restarts("recorder"), "ended_early": {n: processes.last_words(n) for n in ended}},
+                  refused_before)
+
+
+def _refused(settings: LiveSettings) -> int:
+    """Snapshots in the run's store that were refused without having been used."""
+    reasons = ModelStore(settings.store or settings.run_dir / "store").refused().values()
+    return sum(not reason.startswith(ROLLED_BACK) for reason in reasons)
 
 
 def finish(spec: RobotSpec, reader: RunReader, settings: LiveSettings, command: str, wall_s: float, seen: Seen | None,
-           faults: list[dict[str, Any]], extra: dict[str, Any]) -> dict[str, Any]:
+           faults: list[dict[str, Any]], extra: dict[str, Any], refused_before: int = 0) -> dict[str, Any]:
     """Report and picture of what was recorded, and of what was seen of the machine meanwhile.
 
-    `faults` are entries of the report beside those that the recording shows.
+    `faults` are entries of the report beside those that the recording shows. Of the snapshots refused in the store, `refused_before` were
+    so when the run began.
     """
     log = reader.poll()
+    log.refused = _refused(settings) - refused_before
     left = reader.controller()
     log.reused = left.get("plans_reused")
     cadence = left.get("cadence", {"rate_hz": spec.rate_hz, "ticks": len(log.time), "missed": None, "lateness_us": None})

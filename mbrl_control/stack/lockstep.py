@@ -17,7 +17,7 @@ from mbrl_control.planning.plan import Plan, PlanRequest
 from mbrl_control.robot import RobotSpec
 from mbrl_control.runtime.controller import Controller
 from mbrl_control.runtime.faults import mask
-from mbrl_control.runtime.planner_worker import PlannerCore
+from mbrl_control.runtime.planner_core import PlannerCore
 from mbrl_control.stack.run_log import RunLog
 from mbrl_control.stack.success import solved_at
 from mbrl_control.store import ModelStore
@@ -170,6 +170,7 @@ class Lockstep:
             decision = self.controller.tick(now)
             log.add(now, state, decision.command, decision.mode, decision.model_version, mask(decision.reasons))
             log.reused = self.controller.reused
+            log.refused, log.rolled_back = self.core.swaps.refused, self.core.swaps.rolled_back
             arrived = self.plant.step(decision.command, tick)
             log.cost.append(self._stage_cost(arrived, decision.command))
             if k % 5 == 4:

@@ -15,7 +15,7 @@ from mbrl_control.errors import DataError, SnapshotError, UserError
 from mbrl_control.planning.plan import Plan, PlanRequest
 from mbrl_control.robot import RobotSpec
 from mbrl_control.runtime.layout import Layout
-from mbrl_control.runtime.planner_worker import PlannerCore
+from mbrl_control.runtime.planner_core import PlannerCore
 from mbrl_control.stack.run_reader import RunReader
 from mbrl_control.store import ModelStore
 

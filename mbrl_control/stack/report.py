@@ -95,7 +95,7 @@ def build(spec: RobotSpec, log: RunLog, *, command: str, seed: int, wall_s: floa
         "trainer": {"refits": len(log.refits), "published": len(published), "rejected": len(log.refits) - len(published),
                     "refit_s": quantiles([r.seconds for r in log.refits]), "transitions": log.refits[-1].transitions if log.refits else 0,
                     "gate": [[r.experience_s, r.score, r.version] for r in log.refits]},
-        "swaps": {"accepted": len(log.swaps), "rolled_back": 0, "missed_ticks_during": 0},
+        "swaps": {"accepted": len(log.swaps), "refused": log.refused, "rolled_back": log.rolled_back, "missed_ticks_during": 0},
         "episodes": episodes, "model": model or {}, "faults": fault_parts(log), "solved": first is not None,
         "solved_at_experience_s": first, **(extra or {}),
     }

@@ -56,6 +56,8 @@ class RunLog:
         plans: every plan that arrived, or what a report needs of it.
         refits: every refit.
         swaps: (time, version) of every model swap.
+        refused: snapshots refused before they were used.
+        rolled_back: snapshots taken out of use again.
         reused: plan periods in which no new plan arrived and the last one was used on; None when the controller could not tell.
     """
 
@@ -70,6 +72,8 @@ class RunLog:
     plans: Sequence[PlanFigures] = field(default_factory=list)
     refits: list[Refit] = field(default_factory=list)
     swaps: list[tuple[float, int]] = field(default_factory=list)
+    refused: int = 0
+    rolled_back: int = 0
     reused: int | None = 0
 
     def add(self, time: float, state: np.ndarray, command: np.ndarray, mode: int, version: int, faults: int = 0) -> None:

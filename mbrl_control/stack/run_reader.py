@@ -47,6 +47,7 @@ class RunReader:
         self._tail = McapTail(run_dir / "bag", [*self._states.topics(), *OWN_TOPICS])
         self._origin: int | None = None
         self._decision = (0, 0, 0)
+        self._version = 0
         self._lines = 0
 
     def poll(self) -> RunLog:
@@ -66,11 +67,13 @@ class RunReader:
             mode, version, faults = int(numbers["mode"]), int(numbers["model_version"]), int(numbers.get("faults", 0))
             if self.log.mode:
                 self.log.mode[-1], self.log.version[-1], self.log.faults[-1] = mode, version, faults
-            if version and version != self._decision[1]:
+            if version > self._version:
                 self.log.swaps.append((self.log.time[-1] if self.log.time else 0.0, version))
+            self.log.rolled_back += int(0 < version < self._version)
+            self._version = version or self._version
             self._decision = (mode, version, faults)
         elif name.endswith("mbrl/plan"):
-            vector = np.asarray(body.data)
+            vector = self._layout.current(np.asarray(body.data))
             plan = self._layout.unpack_plan(vector[: self._layout.plan_size])[0]
             self._plans.append(PlanNote(plan.verdict, plan.latency_s, plan.winner))
             if self._keep:

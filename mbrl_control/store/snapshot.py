@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import shutil
+import stat
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -81,14 +82,26 @@ def write(folder: Path, snapshot: Snapshot) -> None:
     _sync(folder.parent)
 
 
+def _plain(path: Path) -> None:
+    """Refuse a link, which may lead anywhere, and a pipe, which may never end.
+
+    Raises:
+        SnapshotError: it is one.
+        OSError: it is not there.
+    """
+    if not stat.S_ISREG(path.lstat().st_mode):
+        raise SnapshotError(f"{path.parent}: no readable snapshot ({path.name} is not a plain file)")
+
+
 def _manifest(folder: Path) -> dict[str, Any]:
     path = folder / MANIFEST
     try:
+        _plain(path)
         if path.stat().st_size > MAX_MANIFEST:
             raise SnapshotError(f"{path}: {path.stat().st_size} bytes; a manifest has at most {MAX_MANIFEST}")
         manifest = json.loads(path.read_text("utf-8"))
         wanted = {"kind": str, "spec_hash": str, "version": int, "sha256": str, "bytes": int, "arrays": dict, "figures": dict}
-        wrong = [k for k, t in wanted.items() if not isinstance(manifest.get(k), t)]
+        wrong = [k for k, t in wanted.items() if type(manifest.get(k)) is not t]
     except OSError as error:
         raise SnapshotError(f"{folder}: no readable snapshot ({error.strerror}: {error.filename})") from error
     except (ValueError, AttributeError, RecursionError) as error:
@@ -114,6 +127,7 @@ def read(folder: Path, spec_hash: str | None = None) -> Snapshot:
         raise SnapshotError(f"{folder}: fitted for another robot or model (hash {manifest['spec_hash']}, this robot has {spec_hash}); "
                             "fit it again with this robot's YAML")
     try:
+        _plain(path)
         size = path.stat().st_size
         if size != manifest["bytes"] or size > MAX_BYTES:
             raise SnapshotError(f"{path}: {size} bytes where the manifest says {manifest['bytes']} (at most {MAX_BYTES} allowed)")

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import re
 import shutil
+from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,13 +13,20 @@ from mbrl_control.errors import SnapshotError
 from mbrl_control.store import snapshot as snapshots
 from mbrl_control.store.snapshot import Snapshot
 
+ASIDE = "refused-"
+REASON = "reason.txt"
+ROLLED_BACK = "rolled back"
+"""How the reason for refusing a snapshot begins that was in use."""
+
+_PUBLISHED = re.compile("v([0-9]{6}|[1-9][0-9]{6,14})")
+
 
 class ModelStore:
     """Numbered snapshots in a folder; refused ones are kept aside with the reason.
 
     Args:
         folder: made when missing.
-        keep: newest snapshots kept; older ones are deleted at publication.
+        keep: newest snapshots kept, and as many refused ones; older ones are deleted at publication.
     """
 
     def __init__(self, folder: Path, keep: int = 1000) -> None:
@@ -29,39 +39,64 @@ class ModelStore:
 
     def versions(self) -> list[int]:
         """Published versions, oldest first."""
-        return sorted(int(p.name[1:]) for p in self.folder.glob("v[0-9]*") if p.name[1:].isdigit())
+        return self._numbers("")
 
-    def newest(self) -> int:
-        """Newest version; 0 when there is none."""
-        return max(self.versions(), default=0)
+    def _numbers(self, prefix: str) -> list[int]:
+        names = (path.name.removeprefix(prefix) for path in self.folder.glob(f"{prefix}v[0-9]*"))
+        return sorted(int(found[1]) for name in names if (found := _PUBLISHED.fullmatch(name)))
+
+    def newest(self, without: Collection[int] = ()) -> int:
+        """Newest version that is not one of `without`; 0 when there is none."""
+        return max((version for version in self.versions() if version not in without), default=0)
+
+    def refused(self) -> dict[int, str]:
+        """The reason for each version that was refused; empty where it could not be written down."""
+        out = {}
+        for version in self._numbers(ASIDE):
+            out[version] = ""
+            with contextlib.suppress(OSError):
+                out[version] = (self._aside(version) / REASON).read_text("utf-8", "replace").strip()
+        return out
 
     def publish(self, snapshot: Snapshot) -> Snapshot:
         """Write a snapshot under the next number (never one that was refused before) and return it with that number."""
-        used = [int(p.name.rsplit("v", 1)[1]) for p in self.folder.glob("*v[0-9]*") if p.name.rsplit("v", 1)[1].isdigit()]
-        numbered = replace(snapshot, version=max(used, default=0) + 1)
+        numbered = replace(snapshot, version=max([*self.versions(), *self._numbers(ASIDE)], default=0) + 1)
         snapshots.write(self.path(numbered.version), numbered)
         for old in self.versions()[: -self.keep]:
-            self.path(old).rename(self.folder / f".v{old:06d}.old.tmp")  # so that nobody finds half of it
+            with contextlib.suppress(FileNotFoundError):  # it was refused meanwhile
+                self.path(old).rename(self.folder / f".v{old:06d}.old.tmp")  # so that nobody finds half of it
+        for old in self._numbers(ASIDE)[: -self.keep]:
+            shutil.rmtree(self._aside(old), ignore_errors=True)
         for leftover in self.folder.glob(".v*.tmp"):  # also of a publisher that was killed; there is never more than one
             shutil.rmtree(leftover, ignore_errors=True)
         return numbered
 
-    def read(self, version: int, spec_hash: str | None = None) -> Snapshot:
+    def read(self, version: int, spec_hash: str | None = None, even_refused: bool = False) -> Snapshot:
         """A verified snapshot.
+
+        Args:
+            version: its number.
+            spec_hash: the robot's; None accepts any robot.
+            even_refused: also one that was refused since, to look at what it did.
 
         Raises:
             SnapshotError: see `mbrl_control.store.snapshot.read`; also when the number in the manifest is another.
         """
-        found = snapshots.read(self.path(version), spec_hash)
+        path = self.path(version)
+        if even_refused and not path.exists():
+            path = self._aside(version)
+        found = snapshots.read(path, spec_hash)
         if found.version != version:
-            raise SnapshotError(f"{self.path(version)}: the manifest says version {found.version}; the folder was renamed or copied")
+            raise SnapshotError(f"{path}: the manifest says version {found.version}; the folder was renamed or copied")
         return found
 
     def refuse(self, version: int, reason: str) -> None:
-        """Take a version out of use; kept as `refused-v…` with the reason."""
-        target = self.folder / f"refused-v{version:06d}"
-        try:
-            self.path(version).rename(target)
-            (target / "reason.txt").write_text(reason + "\n", "utf-8")
-        except FileNotFoundError:
-            pass
+        """Take a version out of use; kept as `refused-v…` with the reason. Where that cannot be (a disk that is full, a folder that is
+        read-only) it stays: whoever refuses must remember it."""
+        aside = self._aside(version)
+        with contextlib.suppress(OSError):
+            self.path(version).rename(aside)
+            (aside / REASON).write_text(reason + "\n", "utf-8")
+
+    def _aside(self, version: int) -> Path:
+        return self.folder / f"{ASIDE}v{version:06d}"

@@ -10,17 +10,18 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-import torch
 
 from mbrl_control import parts
 from mbrl_control.data.episodes import Episode
 from mbrl_control.data.sequences import Sequences, sequences
 from mbrl_control.errors import SnapshotError
 from mbrl_control.heartbeat import nothing
-from mbrl_control.models.base import LearnedModel
-from mbrl_control.planning.rollout import rollout
-from mbrl_control.robot import RobotSpec, wrap_angle
+from mbrl_control.models.base import LearnedModel, precision
+from mbrl_control.planning import limits
+from mbrl_control.planning.limits import Limits, k_step_error
+from mbrl_control.robot import RobotSpec
 from mbrl_control.store import ModelStore
+from mbrl_control.store.snapshot import Snapshot
 
 GATE_STEPS = 10
 GATE_BLOCKS = 3
@@ -52,18 +53,6 @@ class Refit:
     figures: dict[str, Any] = field(default_factory=dict)
 
 
-def k_step_error(model: LearnedModel, data: Sequences, wraps: np.ndarray, scale: torch.Tensor) -> float:
-    """Root mean square of the open-loop error over all steps and signals, in units of `scale` [S]; inf when not finite."""
-    with torch.inference_mode():
-        start = torch.as_tensor(data.state[:, 0], dtype=torch.float32)
-        states = rollout(model, start, torch.as_tensor(data.action, dtype=torch.float32), "mean")[0].numpy()
-        error = states - data.state
-        error[..., wraps] = wrap_angle(error[..., wraps])
-        scaled = error[:, 1:] / scale.numpy()
-    score = float(np.sqrt(np.mean(scaled**2)))
-    return score if np.isfinite(score) else float("inf")
-
-
 class Trainer:
     """Data, model and gate of one robot; the same object in lockstep and in the trainer process.
 
@@ -78,7 +67,7 @@ class Trainer:
         self.spec, self.store, self._progress = spec, store, progress
         options = parts.options("models", spec.model.kind, dict(spec.model.options))
         self._build: Callable[[], LearnedModel] = partial(parts.find("models", spec.model.kind).build, spec, options)
-        self.model, self._incumbent = self._build(), self._build()
+        self.model, self._incumbent, self._measured = self._build(), self._build(), self._build()
         self.rng = np.random.default_rng([seed, 0x7EA1])
         self.episodes: list[Episode] = []
         self.history: list[Refit] = []
@@ -123,19 +112,23 @@ class Trainer:
         """Length of the blocks of time that are held out or trained on as a whole, s."""
         return float(max(HELD_BLOCK_S, 1.5 * max(GATE_STEPS, self.model.stretch) * self.spec.model_dt))
 
-    def split(self, steps: int) -> tuple[Sequences, Sequences]:
+    def split(self, steps: int, every: int = 1) -> tuple[Sequences, Sequences]:
         """Training and held-out stretches; whole blocks of time are held out, the same ones at every refit.
 
         A block has room for stretches of the gate, and both kinds of stretches lie in blocks of their own kind from end to end.
+
+        Args:
+            steps: model steps of each stretch.
+            every: see `sequences`.
         """
         train, held = [], []
-        every = max(2, round(1 / self.spec.trainer.holdout))
+        turn = max(2, round(1 / self.spec.trainer.holdout))
         width = self._block_s
         for episode in self.episodes:
-            data = self._inside(sequences(episode, self.spec, steps))
+            data = self._inside(sequences(episode, self.spec, steps, every=every))
             first = np.floor(data.start / width + 1e-9).astype(np.int64)
             last = np.floor((data.start + steps * self.spec.model_dt) / width - 1e-9).astype(np.int64)
-            first_held, last_held = first % every == every // 2, last % every == every // 2
+            first_held, last_held = first % turn == turn // 2, last % turn == turn // 2
             train.append(data.select(~first_held & ~last_held))
             held.append(data.select(first_held & (first == last)))
         return Sequences.join(train), Sequences.join(held)
@@ -197,12 +190,21 @@ class Trainer:
         elif not score > trainer.gate_ratio * incumbent and (judged or not self._given):
             figures = {**figures, "gate_score": score, "gate_incumbent": incumbent, "transitions": len(train)}
             figures = {name: value for name, value in figures.items() if math.isfinite(value)}
+            figures |= {limits.FIGURE: self._limits(snapshot, Sequences.join([train, validation])).figures()}
             snapshot = self.store.publish(replace(snapshot, figures=figures))
             self._incumbent.load(snapshot)
             version = snapshot.version
         result = Refit(version, time.perf_counter() - begin, len(train), score, incumbent, self.experience_s, dict(figures))
         self.history.append(result)
         return result
+
+    def _limits(self, snapshot: Snapshot, seen: Sequences) -> Limits:
+        """What the planner may trust a model with: measured as the planner will use it, in its precision and from states at its rate."""
+        self._measured.load(snapshot)
+        self._measured.prepare(precision(self.spec))
+        every = max(1, round(self.spec.rate_hz / self.spec.plan_hz))
+        held = self.split(min(GATE_STEPS, self.spec.planner.horizon), every)[1]
+        return Limits.measure(self._measured, seen, held, self.spec)
 
     def _start_over(self) -> None:
         """Weights that are ruined would stay so in every warm refit: go back to the model in use, or to none."""

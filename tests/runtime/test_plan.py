@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from mbrl_control import robot
 from mbrl_control.planning.plan import PlanRequest, Verdict, shift
+from mbrl_control.runtime.faults import FAULTS
 from mbrl_control.runtime.layout import CARRY_ROWS, HISTORY_S, WINNERS, Layout
 
 SPEC = robot.load("rc_car")
@@ -93,6 +94,42 @@ def test_plans_go_through_a_vector(rows, winner):
     assert np.array_equal(back.actions, plan.actions)
     assert np.array_equal(back.carry, plan.carry[:CARRY_ROWS])
     assert back.stats == {"finite": 0.75, "std": 0.25}
+
+
+@pytest.mark.parametrize("faults", [(), ("model_wrong",), ("plan_invalid", "model_doubtful", "model_wrong")])
+def test_faults_go_through_a_vector(faults):
+    layout = Layout.of(SPEC)
+    plan = plan_of(SPEC, np.zeros((layout.horizon, 2)), 1.0, faults=faults)
+    assert layout.unpack_plan(layout.pack_plan(plan, 0))[0].faults == faults
+
+
+def test_every_fault_has_room_in_a_plan():
+    layout = Layout.of(SPEC)
+    everything = plan_of(SPEC, np.zeros((layout.horizon, 2)), 1.0, faults=tuple(FAULTS))
+    assert layout.unpack_plan(layout.pack_plan(everything, 0))[0].faults == tuple(FAULTS)
+
+
+@pytest.mark.parametrize("bits", [-1, 2.0**53, 1e300, math.inf, math.nan])
+def test_bits_that_stand_for_nothing_are_no_plan(bits):
+    layout = Layout.of(SPEC)
+    vector = layout.pack_plan(plan_of(SPEC, np.zeros((layout.horizon, 2)), 1.0), 0)
+    vector[13] = bits
+    with pytest.raises((ValueError, OverflowError)):
+        layout.unpack_plan(vector)
+
+
+def test_plans_logged_before_there_were_faults_are_read_as_plans_without():
+    layout = Layout.of(SPEC)
+    plan = plan_of(SPEC, np.random.default_rng(0).normal(size=(layout.horizon, 2)), 1.0, 7, faults=("model_wrong",))
+    now = np.concatenate([layout.pack_plan(plan, 6), layout.pack_request(request_of(SPEC, 5))])
+    old = np.delete(now, 13)  # as it was laid out then
+    assert np.array_equal(layout.current(now), now)
+    back = layout.current(old)
+    assert len(back) == layout.answer_size
+    again, before = layout.unpack_plan(back[: layout.plan_size])
+    assert (again.seq, again.faults, before) == (7, (), 6)
+    assert np.array_equal(again.actions, plan.actions)
+    assert layout.unpack_request(back[layout.plan_size :]).seq == 5
 
 
 def test_large_numbers_of_requests_survive():

@@ -12,8 +12,9 @@ from fakes import spec_with
 from mbrl_control import parts
 from mbrl_control.data.episodes import Episode
 from mbrl_control.data.sequences import sequences
+from mbrl_control.errors import SnapshotError
 from mbrl_control.planning.plan import PlanRequest
-from mbrl_control.runtime.planner_worker import PlannerCore
+from mbrl_control.runtime.planner_core import PlannerCore
 from mbrl_control.store import ModelStore
 
 
@@ -41,10 +42,14 @@ BROKEN = {
     "unknown": (lambda s: bad(s, layer9__weight=np.zeros(3, np.float32)), r"has no array \['layer9.weight'\]"),
     "members": (lambda s: bad(s, elites=np.array([0, 9])), r"elites \[0, 9\] are not among 2 members"),
     "negative": (lambda s: bad(s, elites=np.array([0, -1])), "are not among 2 members"),
+    "precision": (lambda s: bad(s, layer0__weight=s.weights["layer0.weight"].astype(np.float64)), "must not be of type float64"),
+    "bits": (lambda s: bad(s, elites=np.array([0, 1], np.uint8)), "must not be of type uint8; it must be int64"),
+    "limits": (lambda s: replace(s, figures={"limits": {"low": [1]}}), "figure 'limits'"),
     "type": (lambda s: bad(s, elites=np.zeros(2, np.float32)), "must not be of type float32"),
 }
 
 
+@pytest.mark.fault(row=17)
 @pytest.mark.parametrize("name", BROKEN)
 def test_what_cannot_be_used_is_refused_with_the_reason_and_the_model_in_use_goes_on(good, tmp_path, name):
     spec, snapshot = good
@@ -65,3 +70,24 @@ def test_what_cannot_be_used_is_refused_with_the_reason_and_the_model_in_use_goe
     store.publish(snapshot)
     assert core.swap()
     assert core.model.version == 3
+
+
+LINEAR = {
+    "shape": (lambda w: w | {"matrix": np.zeros((2, 2), np.float32)}, r"'matrix' must have shape \(3, 2\)"),
+    "missing": (lambda w: {k: v for k, v in w.items() if k != "std"}, "'std' must have shape"),
+    "unknown": (lambda w: w | {"more": np.zeros(1)}, r"no array \['more'\]"),
+    "type": (lambda w: w | {"offset": np.zeros(2, np.int64)}, "'offset' must not be of type int64; it must be float32"),
+}
+
+
+@pytest.mark.parametrize("name", LINEAR)
+def test_a_linear_model_takes_its_own_arrays_only(name):
+    model = parts.find("models", "linear").build(spec_with("pendulum"))
+    model.version = 1
+    change, reason = LINEAR[name]
+    fine = model.snapshot()
+    with pytest.raises(SnapshotError, match=reason):
+        model.load(replace(fine, weights=change(fine.weights), version=2))
+    assert model.version == 1
+    model.load(replace(fine, version=2))
+    assert model.version == 2

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
 import carts
 import numpy as np
@@ -18,9 +19,10 @@ from mbrl_control.data.episodes import Episode
 from mbrl_control.data.sequences import sequences
 from mbrl_control.planning.plan import PlanRequest
 from mbrl_control.runtime.mailbox import shared_folder
-from mbrl_control.runtime.planner_worker import PlannerCore
+from mbrl_control.runtime.planner_core import PlannerCore
 from mbrl_control.runtime.process_link import ProcessLink
 from mbrl_control.store import ModelStore
+from mbrl_control.store.snapshot import WEIGHTS
 
 YAML = carts.CART + """
 name: tinylink
@@ -126,6 +128,27 @@ def test_it_plans_as_the_same_planner_in_this_process_does(world, link):
     assert np.array_equal(again.actions, plan.actions)
     assert np.array_equal(again.carry, plan.carry)
     assert plan.model_version == 1
+
+
+def test_what_is_wrong_with_a_plan_comes_with_it_and_a_damaged_snapshot_ends_nothing(world, tmp_path):
+    given = world[2].read(1)
+    store = ModelStore(tmp_path / "store")
+    store.publish(replace(given, weights={**given.weights, "matrix": np.full_like(given.weights["matrix"], 1e30)}))
+    store.publish(given)
+    (store.path(2) / WEIGHTS).write_bytes(b"half")
+    link = ProcessLink(world[0], world[1], store.folder, seed=3)
+    link.start()
+    try:
+        tick = Tick(link, world[1])
+        until(tick)
+        assert tick.plans[0].faults == ("plan_invalid",)
+        assert tick.plans[0].model_version == 1
+        assert "bytes where the manifest says" in store.refused()[2]
+        store.publish(given)
+        until(lambda: (plan := tick()) is not None and plan.model_version == 3)
+        assert "plan_invalid" not in tick.plans[-1].faults
+    finally:
+        link.stop()
 
 
 def test_killed_stopped_and_restarted_without_holding_the_tick_up(world, link):
