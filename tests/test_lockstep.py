@@ -15,6 +15,7 @@ from mbrl_control.data.message_types import encode
 from mbrl_control.data.tail import TailMessage
 from mbrl_control.errors import DataError
 from mbrl_control.planning.plan import Plan, Verdict
+from mbrl_control.runtime import faults
 from mbrl_control.runtime.faults import Mode
 from mbrl_control.stack import lockstep, picture, plants, report
 from mbrl_control.stack.run_log import RunLog
@@ -100,7 +101,10 @@ def test_a_change_in_mid_run_changes_the_run_from_there_on(tmp_path, finished):
 def test_a_planner_of_any_latency_is_followed(tmp_path, latency):
     _, log = run(tmp_path, plan_latency_s=latency)
     later = log.mode[round(50 * 2.5):]
-    assert later.count(Mode.ACTIVE) > 0.5 * len(later)
+    # A model of so few steps may well be doubtful; the plan is followed all the same.
+    late = ["plan_late" in faults.codes(number) for number in log.faults[round(50 * 2.5):]]
+    followed = [mode in (Mode.ACTIVE, Mode.DEGRADED) and not is_late for mode, is_late in zip(later, late, strict=True)]
+    assert sum(followed) > 0.5 * len(later)
     assert Mode.BRAKE not in later
 
 
