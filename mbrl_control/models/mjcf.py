@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 from pathlib import Path
 from typing import Any
@@ -9,10 +10,13 @@ from typing import Any
 import mujoco
 import numpy as np
 
+from mbrl_control import guarded
 from mbrl_control.errors import UserError, nearest
+from mbrl_control.models import mjcf_trial
 from mbrl_control.robot import RobotSpec
 from mbrl_control.schema import SimSpec, StateSignal
 
+CAPS = guarded.Caps(wall_s=10.0, memory_bytes=2 << 30)
 UNITS = {
     (mujoco.mjtJoint.mjJNT_HINGE, "position"): "rad",
     (mujoco.mjtJoint.mjJNT_HINGE, "velocity"): "rad/s",
@@ -55,15 +59,27 @@ def locate(mjcf: str, base: Path | None = None) -> Path:
 
 
 def read(path: Path) -> Any:
-    """Compile an MJCF file to an `mjModel`.
+    """Compile an MJCF file to an `mjModel`. One that does not ship with `mbrl_sim` is tried in a child process before.
 
     Raises:
-        UserError: MuJoCo refuses the file; its own words are passed on.
+        UserError: MuJoCo refuses the file (its own words are passed on), crashes on it, or takes too long or too much memory.
     """
+    shipped = assets()
+    if shipped is None or shipped.resolve() not in path.resolve().parents:
+        try:
+            changed = path.stat()
+        except OSError as error:
+            raise UserError(f"{path}: cannot be read: {error.strerror}") from error
+        _try(path.resolve(), changed.st_mtime_ns, changed.st_size)
     try:
         return mujoco.MjModel.from_xml_path(str(path))
     except ValueError as error:
         raise UserError(f"{path}: MuJoCo cannot load this MJCF: {' '.join(str(error).split())}") from error
+
+
+@functools.lru_cache(maxsize=32)  # a plant and a known model of one run read the same file
+def _try(path: Path, mtime_ns: int, size: int) -> None:
+    guarded.call(mjcf_trial.trial, str(path), what=f"{path}: MuJoCo cannot load this MJCF", caps=CAPS)
 
 
 def find(model: Any, kind: mujoco.mjtObj, name: str, asked_by: str) -> int:
