@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import difflib
 
+MOST_FAULTS = 100
+
 
 class UserError(Exception):
     """Bad input, told in words. The command line prints it and exits with a status other than 0; never a traceback."""
 
 
 class SpecError(UserError):
-    """Every fault of a robot YAML at once.
+    """Every fault of a robot YAML at once; its words are those of the first `MOST_FAULTS`.
 
     Args:
         faults: one sentence per fault, each with file, line, key, value and what is allowed.
@@ -18,7 +20,8 @@ class SpecError(UserError):
 
     def __init__(self, faults: list[str]) -> None:
         self.faults = faults
-        super().__init__("\n".join(faults))
+        more = [f"… and {len(faults) - MOST_FAULTS} more faults"] if len(faults) > MOST_FAULTS else []
+        super().__init__("\n".join([*faults[:MOST_FAULTS], *more]))
 
 
 class SnapshotError(UserError):

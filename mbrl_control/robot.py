@@ -18,7 +18,7 @@ from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from mbrl_control import schema, spec_checks, strict_yaml
 from mbrl_control.axes import Axis, axes_of
-from mbrl_control.errors import SpecError, nearest
+from mbrl_control.errors import MOST_FAULTS, SpecError, nearest
 from mbrl_control.schema import (
     CommandSignal,
     CostSpec,
@@ -272,4 +272,5 @@ def validate(source: strict_yaml.YamlSource) -> RobotSpec:
     try:
         return RobotSpec.model_validate(source.data)
     except ValidationError as error:
-        raise SpecError([_sentence(source, e) for e in error.errors()]) from error
+        found = error.errors()  # sentences, which look for the nearest key, only for those that are told
+        raise SpecError([_sentence(source, e) for e in found[:MOST_FAULTS]] + [e["msg"] for e in found[MOST_FAULTS:]]) from error

@@ -97,12 +97,15 @@ def write_rosbag2(path: Path, rows: list[Row], storage: str = "mcap", compressio
     return path
 
 
-def write_ros1(path: Path, rows: list[Row]) -> Path:
+def write_ros1(path: Path, rows: list[Row], compression: str = "") -> Path:
     """The same messages as a ROS 1 bag, headers with a sequence number."""
     store = get_typestore(Stores.ROS1_NOETIC)
     ros2 = get_typestore(Stores.ROS2_HUMBLE)
     header, stamp = store.types["std_msgs/msg/Header"], store.types["builtin_interfaces/msg/Time"]
-    with Ros1Writer(path) as writer:
+    writer = Ros1Writer(path)
+    if compression:
+        writer.set_compression(Ros1Writer.CompressionFormat[compression])
+    with writer:
         known = {}
         for topic, kind, payload, at in rows:
             message = ros2.deserialize_cdr(payload, kind)

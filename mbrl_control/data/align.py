@@ -19,6 +19,9 @@ CLOCKS_DIFFER_S = 0.5
 # With fewer messages a command topic has no rhythm: each is held until the next.
 RHYTHM = 5
 
+# A grid has no more rows than this for each message: two messages a century apart must not ask for all memory, and are no data.
+ROWS_PER_MESSAGE = 1000
+
 Interval = tuple[float, float]
 
 
@@ -185,7 +188,8 @@ def align(states: list[Stream], commands: list[Stream], spec: RobotSpec, name: s
     out: list[Episode] = []
     smoothed = [unwrap(o.values, wraps[o.stream.index]) for o in sensed]
     newest = _ordered(version, origin, []) if version is not None and len(version.time_ns) else None
-    for low, high in valid:
+    longest = ROWS_PER_MESSAGE * spec.tick_s * sum(len(o.time) for o in (*sensed, *sent))
+    for low, high in [piece for piece in valid if piece[1] - piece[0] <= longest]:
         if clocked:
             grid = sent[0].time[(sent[0].time >= low - 1e-9) & (sent[0].time <= high + 1e-9)]
         else:

@@ -13,19 +13,24 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import yaml
 import zstandard
 from rosbags.rosbag1 import Reader as Ros1Reader
 from rosbags.rosbag1.reader import ReaderError as Ros1Error
 from rosbags.serde import SerdeError
-from rosbags.typesys import Stores, TypesysError, get_types_from_msg, get_typestore
+from rosbags.typesys import Stores, get_typestore
 
-from mbrl_control.data.mcap_records import read_mcap
-from mbrl_control.data.message_types import TypeBook, standard_store
-from mbrl_control.errors import DataError
+from mbrl_control import strict_yaml
+from mbrl_control.data.expansion import Expansion, ExpansionError
+from mbrl_control.data.mcap_records import TIME_BITS, read_mcap
+from mbrl_control.data.message_types import DEFINITION_ERRORS, TypeBook, closed, parse_definition, standard_store
+from mbrl_control.errors import DataError, SpecError
 
+METADATA = strict_yaml.Limits("the metadata of a bag", 4_000_000, 100_000)
 STORAGE = {".mcap": "mcap", ".db3": "sqlite3", ".bag": "ros1"}
 Wanted = Callable[[str], bool]
+_STEPS = 10_000
+_RECORD_BYTES = 32
+_ROS1_ERRORS = (Ros1Error, SerdeError, OSError, ValueError, LookupError, AssertionError, RuntimeError, EOFError, struct.error)
 
 
 @dataclass
@@ -80,13 +85,14 @@ def _metadata(folder: Path) -> dict[str, Any] | None:
     if not path.exists():
         return None
     try:
-        data = yaml.safe_load(path.read_text("utf-8"))
-        info = data["rosbag2_bagfile_information"]
+        info = strict_yaml.read(path, METADATA).data["rosbag2_bagfile_information"]
         return {"files": [folder / Path(str(f)).name for f in info["relative_file_paths"]],
                 "mode": str(info.get("compression_mode") or "").lower(),
                 "count": int(info["message_count"]),
                 "topics": {str(t["topic_metadata"]["name"]): str(t["topic_metadata"]["type"]) for t in info["topics_with_message_count"]}}
-    except (yaml.YAMLError, KeyError, TypeError, ValueError, OSError) as error:
+    except SpecError as error:
+        raise DataError(f"{error}; delete it to read the files alone") from error
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise DataError(f"{path}: not the metadata of a bag ({type(error).__name__}: {' '.join(str(error).split())[:200]}); "
                         "delete it to read the files alone") from error
 
@@ -160,20 +166,22 @@ def _read_file(bag: RawBag, file: Path, wanted: Wanted, mode: str) -> None:
             plain = Path(folder) / file.stem
             try:
                 with file.open("rb") as packed, plain.open("wb") as out:
-                    zstandard.ZstdDecompressor().copy_stream(packed, out)
+                    Expansion().unzstd_file(packed, out)
             except (OSError, zstandard.ZstdError) as error:
                 bag.notes.append(f"{file}: cannot be decompressed to its end ({error})")
+            except ExpansionError as error:
+                raise DataError(f"{file}: {error}") from error
             _read_file(bag, plain, wanted, "" if mode == "file" else mode)
         return
     before = {name: len(t.payloads) for name, t in bag.topics.items()}
     {"mcap": _read_mcap, "sqlite3": _read_sqlite, "ros1": _read_ros1}[storage](bag, file, wanted)
     if mode == "message":
-        unpack = zstandard.ZstdDecompressor()
+        expansion = Expansion()
         for name, topic in bag.topics.items():
             start = before.get(name, 0)
             try:
-                topic.payloads[start:] = [unpack.decompressobj().decompress(p) for p in topic.payloads[start:]]
-            except zstandard.ZstdError as error:
+                topic.payloads[start:] = [expansion.unzstd(p) for p in topic.payloads[start:]]
+            except (zstandard.ZstdError, ExpansionError) as error:
                 raise DataError(f"{file}: a message of {name} cannot be decompressed: {error}") from error
 
 
@@ -228,9 +236,10 @@ def _read_sqlite(bag: RawBag, file: Path, wanted: Wanted) -> None:
             if claimed:
                 os.truncate(Path(folder) / file.name, size // page * page)
                 os.truncate(Path(folder) / file.name, page * claimed)
-            _read_tables(bag, file, sqlite3.connect(Path(folder) / file.name), wanted)
+            merged = sum(part.stat().st_size for part in Path(folder).iterdir())
+            _read_tables(bag, file, sqlite3.connect(Path(folder) / file.name), wanted, merged)
     else:
-        _read_tables(bag, file, sqlite3.connect(f"{file.absolute().as_uri()}?immutable=1", uri=True), wanted)
+        _read_tables(bag, file, sqlite3.connect(f"{file.absolute().as_uri()}?immutable=1", uri=True), wanted, size)
 
 
 def _claimed_pages(file: Path) -> tuple[int, int]:
@@ -243,38 +252,82 @@ def _claimed_pages(file: Path) -> tuple[int, int]:
     return 65536 if page == 1 else max(page, 1), int.from_bytes(head[28:32], "big")
 
 
-def _read_tables(bag: RawBag, file: Path, database: sqlite3.Connection, wanted: Wanted) -> None:
+class _Reading:
+    """Statements on a database of somebody else: bounded in steps, so that a file made for it cannot keep one busy for ever.
+
+    Args:
+        database: is not trusted: nothing in its schema is run but plain tables.
+        size: bytes of its file.
+    """
+
+    def __init__(self, database: sqlite3.Connection, size: int) -> None:
+        self.database, self.size, self._calls = database, size, 0
+        database.execute("PRAGMA trusted_schema = OFF")
+        database.execute("PRAGMA cell_size_check = ON")
+        database.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, max(size, 1 << 20))
+        database.set_progress_handler(self._step, _STEPS)
+
+    def _step(self) -> bool:
+        """True, which interrupts the statement, when it takes more steps than rows could fit into the file."""
+        self._calls += 1
+        return self._calls * _STEPS > 3 * self.size + 10 * _STEPS  # a row has 6 bytes at least, and takes about as many steps
+
+    def __call__(self, statement: str, *values: object) -> sqlite3.Cursor:
+        self._calls = 0
+        return self.database.execute(statement, values)
+
+    def columns(self, table: str) -> set[str]:
+        """Names of the stored columns of a plain table; empty for a view or a virtual table, whose rows are made up by statements."""
+        plain = self("SELECT count(*) FROM sqlite_master WHERE type = 'table' AND rootpage > 0 AND name = ?", table).fetchone()[0]
+        return {row[1] for row in self(f"PRAGMA table_info({table})")} if plain else set()
+
+
+def _read_tables(bag: RawBag, file: Path, database: sqlite3.Connection, wanted: Wanted, size: int) -> None:
     try:
-        columns = {row[1] for row in database.execute("PRAGMA table_info(topics)")}
-        if not {"id", "name", "type", "serialization_format"} <= columns:
-            raise DataError(f"{file}: an SQLite file, but not a bag: it has no table of topics")
-        topics = database.execute("SELECT id, name, type, serialization_format FROM topics ORDER BY id").fetchall()
-        if database.execute("SELECT count(*) FROM sqlite_master WHERE name = 'message_definitions'").fetchone()[0]:
-            definitions = "SELECT topic_type, encoding, encoded_message_definition FROM message_definitions"
-            for kind, encoding, text in database.execute(definitions):
-                if text:
+        read = _Reading(database, size)
+        if not ({"id", "name", "type", "serialization_format"} <= read.columns("topics")
+                and {"id", "topic_id", "timestamp", "data"} <= read.columns("messages")):
+            raise DataError(f"{file}: an SQLite file, but not a bag: it has no table of topics and messages")
+        topics = read("SELECT id, name, type, serialization_format FROM topics ORDER BY id").fetchall()
+        if read.columns("message_definitions"):
+            for kind, encoding, text in read("SELECT topic_type, encoding, encoded_message_definition FROM message_definitions"):
+                if text and all(isinstance(part, str) for part in (kind, encoding, text)):
                     bag.types.definitions.setdefault(kind, (text, encoding))
-    except (sqlite3.Error, UnicodeDecodeError) as error:
-        database.close()
+        for number, name, kind, encoding in topics:
+            if not all(isinstance(part, str) for part in (name, kind, encoding)):
+                bag.notes.append(f"{file}: topic number {number} has no name and type; it is left out")
+            elif encoding != "cdr":
+                bag.notes.append(f"{file}: topic {name} is encoded as '{encoding}', which cannot be read; cdr can")
+            else:
+                _read_topic(bag, file, read, bag.topic(name, kind, file), number, wanted(name))
+    except (sqlite3.Error, UnicodeDecodeError, OverflowError) as error:
         raise DataError(f"{file}: cannot be read as a bag: {error}") from error
-    for number, name, kind, encoding in topics:
-        if encoding != "cdr":
-            bag.notes.append(f"{file}: topic {name} is encoded as '{encoding}', which cannot be read; cdr can")
-            continue
-        topic = bag.topic(name, kind, file)
-        try:
-            if not wanted(name):
-                topic.count += database.execute("SELECT count(*) FROM messages WHERE topic_id = ?", (number,)).fetchone()[0]
-                continue
-            before = len(topic.payloads)
-            for stamp, payload in database.execute("SELECT timestamp, data FROM messages WHERE topic_id = ? ORDER BY id", (number,)):
-                topic.receive_ns.append(stamp)
-                topic.payloads.append(payload)
-        except sqlite3.Error as error:
-            bag.notes.append(f"{file}: topic {name} is damaged ({error}); {len(topic.payloads) - before} messages before that are kept")
-        topic.count += len(topic.payloads) - before
-        topic.publish_ns += [0] * (len(topic.payloads) - before)
-    database.close()
+    finally:
+        database.close()
+
+
+def _read_topic(bag: RawBag, file: Path, read: _Reading, topic: RawTopic, number: int, wanted: bool) -> None:
+    before, refused, taken = len(topic.payloads), 0, 0
+    try:
+        if not wanted:
+            topic.count += read("SELECT count(*) FROM messages WHERE topic_id = ?", number).fetchone()[0]
+            return
+        rows = read("SELECT timestamp, data FROM messages WHERE topic_id = ? ORDER BY id", number)
+        while batch := rows.fetchmany(1000):
+            good = [row for row in batch if type(row[0]) is int and not row[0] >> TIME_BITS and type(row[1]) is bytes]
+            refused += len(batch) - len(good)
+            taken += sum(len(payload) for _, payload in good)
+            if taken > read.size:
+                raise sqlite3.DatabaseError("more messages than the file has room for")
+            topic.receive_ns += [stamp for stamp, _ in good]
+            topic.payloads += [payload for _, payload in good]
+    except sqlite3.Error as error:
+        bag.notes.append(f"{file}: topic {topic.topic} is damaged ({error}); {len(topic.payloads) - before} messages before that are kept")
+    if refused:
+        bag.lost += refused
+        bag.notes.append(f"{file}: {refused} rows of topic {topic.topic} are no messages")
+    topic.count += len(topic.payloads) - before
+    topic.publish_ns += [0] * (len(topic.payloads) - before)
 
 
 def _read_ros1(bag: RawBag, file: Path, wanted: Wanted) -> None:
@@ -284,16 +337,21 @@ def _read_ros1(bag: RawBag, file: Path, wanted: Wanted) -> None:
             for connection in reader.connections:
                 bag.topic(connection.topic, connection.msgtype, file).count += connection.msgcount
             kept = [c for c in reader.connections if wanted(c.topic)]
+            expansion, copied = Expansion(), Expansion(packed=file.stat().st_size)
+            reader.chunks = {at: chunk._replace(decompressor=expansion.bounded(chunk.decompressor)) for at, chunk in reader.chunks.items()}
             stores = {c.msgtype: _ros1_store(c.msgtype, c.msgdef.data, file) for c in kept}
             for kind, store in stores.items():
                 bag.types.adopt(kind, store)
             for connection, stamp, raw in reader.messages(connections=kept) if kept else ():
                 payload = bytes(stores[connection.msgtype].ros1_to_cdr(raw, connection.msgtype))
+                copied.add(0, _RECORD_BYTES + len(payload))
                 topic = bag.topics[connection.topic]
                 topic.receive_ns.append(stamp)
                 topic.publish_ns.append(0)
                 topic.payloads.append(payload)
-    except (Ros1Error, SerdeError, OSError, ValueError, KeyError, IndexError, AssertionError, struct.error) as error:
+    except ExpansionError as error:
+        raise DataError(f"{file}: {error}") from error
+    except _ROS1_ERRORS as error:
         raise DataError(f"{file}: cannot be read as a ROS 1 bag ({' '.join(str(error).split())[:200]}); if it was cut off, reindex it with "
                         "ROS 1's `rosbag reindex`") from error
 
@@ -301,12 +359,12 @@ def _read_ros1(bag: RawBag, file: Path, wanted: Wanted) -> None:
 def _ros1_store(kind: str, text: str, file: Path) -> Any:
     """A type store for a ROS 1 type, with headers as in ROS 2: without the sequence number, which the conversion to CDR drops."""
     try:
-        types = dict(get_types_from_msg(text, kind))
+        types = parse_definition(kind, text)
         types["std_msgs/msg/Header"] = standard_store().fielddefs["std_msgs/msg/Header"]
         for name in ("builtin_interfaces/msg/Time", "builtin_interfaces/msg/Duration"):
             types.setdefault(name, standard_store().fielddefs[name])
         store = get_typestore(Stores.EMPTY)
-        store.register(types)
+        store.register(closed(kind, types, {}))
         return store
-    except (TypesysError, KeyError, ValueError) as error:
+    except DEFINITION_ERRORS as error:
         raise DataError(f"{file}: the definition of message type {kind} cannot be understood: {' '.join(str(error).split())}") from error

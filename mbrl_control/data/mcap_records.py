@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import struct
 import zlib
 from collections import Counter
@@ -15,12 +16,14 @@ import zstandard
 from mcap.exceptions import McapError
 from mcap.reader import make_reader
 
+from mbrl_control.data.expansion import Expansion, ExpansionError
 from mbrl_control.errors import DataError
 
 MAGIC = b"\x89MCAP0\r\n"
 HEADER, FOOTER, SCHEMA, CHANNEL, MESSAGE, CHUNK, DATA_END = 1, 2, 3, 4, 5, 6, 15
 BLOCK = 8 << 20
-MAX_CHUNK = 2 << 30
+MAX_CHUNK = 1 << 30
+TIME_BITS = 62  # of a time in ns, so that differences of any two fit into 64 bits
 _RECORD = struct.Struct("<BQ")
 _MESSAGE = struct.Struct("<BQHIQQ")
 _CHUNK = struct.Struct("<QQQI")
@@ -78,6 +81,7 @@ class McapScanner:
     finished: bool = False
     fault: str = ""
     missing: int = 0
+    _expansion: Expansion = field(default_factory=Expansion)
     _schemas: dict[int, tuple[str, str, str]] = field(default_factory=dict)
     _kept: dict[int, bool] = field(default_factory=dict)
 
@@ -89,6 +93,9 @@ class McapScanner:
 
         Returns:
             How many bytes were consumed; give the rest again, with more behind it.
+
+        Raises:
+            ExpansionError: chunks that unpack to far more than they are; nothing of such a file should be used.
         """
         start = 0
         if not self.begun:
@@ -121,8 +128,8 @@ class McapScanner:
                     raise _Damaged("a message record is too short")
                 _, _, channel, _, log_time, publish_time = _MESSAGE.unpack_from(data, at)
                 keep = kept.get(channel)
-                if keep is None:
-                    raise _Damaged(f"a message belongs to channel {channel}, which was never announced")
+                if keep is None or (log_time | publish_time) >> TIME_BITS:
+                    raise _Damaged(f"a message belongs to channel {channel}, which was never announced, or is from beyond the year 2116")
                 self.counts[channel] += 1
                 if keep:
                     messages.append((channel, log_time, publish_time, data[at + 31:stop]))
@@ -150,7 +157,7 @@ class McapScanner:
             elif kind == CHANNEL:
                 self._channel(body)
             elif kind == CHUNK and not inside:
-                self._records(_chunk_data(body), 0, inside=True)
+                self._records(_chunk_data(body, self._expansion), 0, inside=True)
         except (struct.error, UnicodeDecodeError, IndexError) as error:
             raise _Damaged(f"a record of kind {kind} is malformed: {error}") from error
 
@@ -175,13 +182,15 @@ def _text(body: bytes, at: int) -> tuple[str, int]:
     return body[at + 4:at + 4 + length].decode(), at + 4 + length
 
 
-def _chunk_data(body: bytes) -> bytes:
+def _chunk_data(body: bytes, expansion: Expansion) -> bytes:
     """The records inside a chunk, checked against its checksum."""
     _, _, size, checksum = _CHUNK.unpack_from(body, 0)
     compression, at = _text(body, 28)
     packed = body[at + 8:]
     if size > MAX_CHUNK:
-        raise _Damaged(f"a chunk claims {size} bytes")
+        raise _Damaged(f"a chunk claims {size} bytes; at most {MAX_CHUNK} are read")
+    if compression:
+        expansion.add(len(packed), size)
     try:
         if compression == "zstd":
             if zstandard.frame_content_size(packed) > size:  # a small file must not be able to ask for all memory
@@ -235,7 +244,7 @@ def read_mcap(path: Path, wanted: Callable[[str], bool] = lambda topic: True) ->
     scanner = McapScanner(wanted)
     try:
         with path.open("rb") as file:
-            consumed, rest = _drain(scanner, file)
+            consumed, rest = _drain(scanner, file, path)
             if not rest and not consumed:
                 raise DataError(f"{path}: the file is empty; nothing was recorded")
             if not scanner.begun:
@@ -250,14 +259,18 @@ def read_mcap(path: Path, wanted: Callable[[str], bool] = lambda topic: True) ->
     return McapContent(scanner, not reason, reason, max(lost, 0), consumed)
 
 
-def _drain(scanner: McapScanner, file: BinaryIO) -> tuple[int, bytes]:
-    consumed, rest = 0, b""
+def _drain(scanner: McapScanner, file: BinaryIO, path: Path) -> tuple[int, bytes]:
+    consumed, rest, size = 0, b"", os.fstat(file.fileno()).st_size
     while not scanner.fault and not scanner.finished:
-        block = file.read(max(BLOCK, scanner.missing))
+        # No more than there is: a record may claim any length, and so much memory would be taken before it is missed.
+        block = file.read(min(max(BLOCK, scanner.missing), size - file.tell()))
         if not block:
             break
         rest += block
-        used = scanner.feed(rest)
+        try:
+            used = scanner.feed(rest)
+        except ExpansionError as error:
+            raise DataError(f"{path}: {error}") from error
         if scanner.fault:
             break
         consumed, rest = consumed + used, rest[used:]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import re
+import struct
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -22,6 +23,12 @@ EXTRA_TYPES: dict[str, str] = {
     "ackermann_msgs/msg/AckermannDriveStamped":
         "std_msgs/Header header\nackermann_msgs/AckermannDrive drive\n",
 }
+
+
+MAX_DEFINITION, MAX_STATEMENTS = 1 << 20, 4000  # characters and statements; the largest of MoveIt's types has about 500
+MAX_PARTS, MAX_NESTING = 100_000, 30
+_TYPE_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*(/[A-Za-z][A-Za-z0-9_]*)+")
+_FIELD_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
 def _new_store() -> Any:
@@ -67,22 +74,26 @@ class TypeBook:
         text, encoding = self.definitions.get(kind, ("", ""))
         if text:
             try:
-                types = _parse(kind, text, encoding)
+                types = parse_definition(kind, text, encoding)
                 if kind in types:
                     same = all(name in standard.fielddefs and _layout(standard.fielddefs[name]) == _layout(d) for name, d in types.items())
                     if same:
                         return standard
                     # a definition of the bag's own, or one that differs from today's: the bag knows best how it was written
                     own = get_typestore(Stores.EMPTY)
-                    own.register(_closed(kind, types, standard.fielddefs))
+                    own.register(closed(kind, types, standard.fielddefs))
                     return own
-            except (TypesysError, ValueError, KeyError, AssertionError) as error:
+            except DEFINITION_ERRORS as error:
                 if kind not in standard.fielddefs:
                     raise DataError(f"the definition of message type {kind} in the bag cannot be understood: {_line(error)}") from error
         if kind in standard.fielddefs:
             return standard
         raise DataError(f"message type {kind} is neither a standard one nor defined in the bag; record with a recorder that stores "
                         "definitions (MCAP, or rosbag2 of ROS 2 Iron and later)")
+
+
+DEFINITION_ERRORS = (TypesysError, ValueError, LookupError, AssertionError, RecursionError, TypeError, AttributeError, SyntaxError)
+"""What the parser of definitions raises on a text that is none; `SyntaxError` too, as it makes Python of the definitions."""
 
 
 def _line(error: Exception) -> str:
@@ -93,7 +104,7 @@ def _layout(definition: Any) -> list[tuple[str, Any]]:
     return [(name.lower(), kind) for name, kind in definition[1]]
 
 
-def _closed(kind: str, types: dict[str, Any], others: dict[str, Any]) -> dict[str, Any]:
+def closed(kind: str, types: dict[str, Any], others: dict[str, Any]) -> dict[str, Any]:
     """The definitions that `kind` is made of: those in `types`, and what they leave out from `others`."""
     out: dict[str, Any] = {}
     waiting = [kind]
@@ -101,11 +112,58 @@ def _closed(kind: str, types: dict[str, Any], others: dict[str, Any]) -> dict[st
         name = waiting.pop()
         if name not in out:
             out[name] = types[name] if name in types else others[name]
-            for _, (node, detail) in out[name][1]:
-                inner, what = detail[0] if node in (Nodetype.ARRAY, Nodetype.SEQUENCE) else (node, detail)
-                if inner == Nodetype.NAME:
-                    waiting.append(what)
+            waiting += [what for _, what, _ in _nested(out[name])]
+    _parts(kind, out, {}, 0)
     return out
+
+
+def _nested(definition: Any) -> list[tuple[str, str, int]]:
+    """(field, type, how many of it at least) of the messages inside a message."""
+    out = []
+    for name, (node, detail) in definition[1]:
+        (inner, what), count = (detail[0], detail[1] if node == Nodetype.ARRAY else 1) if node in (Nodetype.ARRAY, Nodetype.SEQUENCE) else (
+            (node, detail), 1)
+        if inner == Nodetype.NAME:
+            out.append((name, what, count))
+    return out
+
+
+def _parts(kind: str, types: Mapping[str, Any], known: dict[str, int], depth: int) -> int:
+    """How many fields a message has at least, those of messages inside counted; refuses what would never end or takes all memory.
+
+    Raises:
+        ValueError: a type inside itself, too deep, too many, or an array of nothing.
+    """
+    if depth > MAX_NESTING:
+        raise ValueError(f"{kind} lies more than {MAX_NESTING} messages deep, or inside itself")
+    if kind not in known:
+        total = len(types[kind][1])
+        for _, (node, detail) in types[kind][1]:
+            if node == Nodetype.ARRAY and detail[1] < 1:
+                raise ValueError(f"{kind} has an array of length {detail[1]}")
+        for _, what, count in _nested(types[kind]):
+            total += count * _parts(what, types, known, depth + 1)
+        if total > MAX_PARTS:
+            raise ValueError(f"{kind} has more than {MAX_PARTS} parts")
+        known[kind] = total
+    return known[kind]
+
+
+def parse_definition(kind: str, text: str, encoding: str = "ros2msg") -> dict[str, Any]:
+    """The types that a definition text of somebody else holds, by name. rosbags makes Python of them: only plain names may get there.
+
+    Raises:
+        ValueError, or another of `DEFINITION_ERRORS`: not understood, or too large.
+    """
+    statements = sum(1 for line in text.splitlines() if line.strip() and not line.lstrip().startswith("#")) + text.count(";")
+    if len(text) > MAX_DEFINITION or statements > MAX_STATEMENTS:
+        raise ValueError(f"{len(text)} characters in {statements} statements; at most {MAX_DEFINITION} in {MAX_STATEMENTS} are read")
+    types = _parse(kind, text, encoding)
+    for name, (constants, fields) in types.items():
+        plain = [n for n, *_ in (*constants, *fields)]
+        if not _TYPE_NAME.fullmatch(name) or not all(_FIELD_NAME.fullmatch(n) for n in plain):
+            raise ValueError(f"{name[:80]!r} or a field of it is no plain name")
+    return types
 
 
 def _parse(kind: str, text: str, encoding: str) -> dict[str, Any]:
@@ -127,7 +185,7 @@ def decode(kind: str, payload: bytes, store: Any = None) -> Any:
     """
     try:
         return (store or standard_store()).deserialize_cdr(payload, kind)
-    except (SerdeError, KeyError) as error:
+    except (SerdeError, LookupError, ValueError, TypeError, ArithmeticError, struct.error, MemoryError) as error:
         raise DataError(f"a message is no valid {kind}: {_line(error)}") from error
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +13,7 @@ import numpy as np
 from mbrl_control.data.align import Clocks, Stream, align, choose_times
 from mbrl_control.data.bag_episodes import MODEL_VERSION
 from mbrl_control.data.episodes import Episode
+from mbrl_control.data.expansion import ExpansionError
 from mbrl_control.data.mcap_bag import part_of
 from mbrl_control.data.mcap_records import McapScanner
 from mbrl_control.data.message_types import TypeBook, decode
@@ -99,8 +101,8 @@ class McapTail:
                 file.seek(self.offset)
                 while True:
                     want = max(_AT_ONCE, self._scanner.missing)
-                    data = file.read(want)
-                    used = self._scanner.feed(data)
+                    data = file.read(min(want, max(os.fstat(file.fileno()).st_size - self.offset, 0)))
+                    used = self._feed(data, path)
                     if self._scanner.fault:  # what is sound is handed over; the next call tells the fault
                         break
                     self.offset += used
@@ -114,6 +116,12 @@ class McapTail:
         channels, fresh = self._scanner.channels, self._scanner.messages
         self._scanner.messages = []
         return [TailMessage(channels[c].topic, channels[c].type, log, publish, payload) for c, log, publish, payload in fresh]
+
+    def _feed(self, data: bytes, path: Path) -> int:
+        try:
+            return self._scanner.feed(data)
+        except ExpansionError as error:
+            raise DataError(f"{path}: {error}") from error
 
 
 class _Growing:
