@@ -50,12 +50,13 @@ def control(
 def foreground(name: str, module: str, parameters: dict[str, str], duration: float) -> int:
     """Run one node until it ends, the time is up, or Ctrl-C. Gives its exit status."""
     from mbrl_control.runtime.process_link import child_environment  # noqa: PLC0415
+    from mbrl_control.stack.network import stay_local  # noqa: PLC0415
     from mbrl_control.stack.processes import Node, interrupt, require_ros, signals  # noqa: PLC0415
 
     require_ros()
     begin = time.monotonic()
     signals(interrupt)
-    process = subprocess.Popen(Node(name, module, parameters).command(), env=child_environment(), start_new_session=True)
+    process = subprocess.Popen(Node(name, module, parameters).command(), env=stay_local(child_environment()), start_new_session=True)
     try:
         while process.poll() is None and (not duration or time.monotonic() - begin < duration):
             time.sleep(0.1)

@@ -18,6 +18,7 @@ from mbrl_control.heartbeat import VARIABLE as HEARTBEAT
 from mbrl_control.heartbeat import Pulse
 from mbrl_control.priority import cores_for
 from mbrl_control.runtime.process_link import child_environment
+from mbrl_control.stack.network import stay_local
 
 STOP_ORDER = ("controller", "sim", "trainer", "recorder")
 GRACE_S = 8.0
@@ -94,8 +95,7 @@ class Processes:
         self._start(replace(node, parameters={**node.parameters, **(parameters or {})}))
 
     def _start(self, node: Node) -> None:
-        env = child_environment()
-        env.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
+        env = stay_local(child_environment())
         env.setdefault("MUJOCO_GL", "egl")
         if node.name in self._pulses:
             self._pulses.pop(node.name).close()

@@ -99,11 +99,12 @@ def probe(domain: int) -> Iterator[Probe]:
 class Running:
     """A node's process."""
 
-    def __init__(self, module: str, domain: int, log: Path, arguments: list[str]) -> None:
+    def __init__(self, module: str, domain: int, log: Path, arguments: list[str], env: dict[str, str]) -> None:
         from mbrl_control.runtime.process_link import child_environment
+        from mbrl_control.stack.network import stay_local
 
         own = {"ROS_DOMAIN_ID": str(domain), "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST", "OMP_NUM_THREADS": "1"}
-        environment = child_environment() | own
+        environment = stay_local(child_environment() | own | env)
         self.log = log
         with log.open("w") as out:
             command = [sys.executable, "-m", f"mbrl_control_ros.{module}", "--ros-args", *arguments]
@@ -123,10 +124,10 @@ def start(domain: int, tmp_path: Path) -> Iterator[Callable[..., Running]]:
     """Start a node: `start("sim_node", "robot:=cartpole", ns="/arm")`."""
     running: list[Running] = []
 
-    def begin(module: str, *parameters: str, ns: str = "", extra: tuple[str, ...] = ()) -> Running:
+    def begin(module: str, *parameters: str, ns: str = "", extra: tuple[str, ...] = (), env: dict[str, str] | None = None) -> Running:
         arguments = [a for p in parameters for a in ("-p", p)] + (["-r", f"__ns:={ns}"] if ns else []) + list(extra)
         log = tmp_path / f"{module}_{len(running)}.log"
-        running.append(Running(module, domain, log, arguments))
+        running.append(Running(module, domain, log, arguments, env or {}))
         return running[-1]
 
     yield begin

@@ -18,6 +18,7 @@ setup(
         ("share/" + package_name, ["package.xml"]),
         ("share/" + package_name + "/launch", ["launch/robot.launch.py", "launch/sim.launch.py"]),
         ("share/" + package_name + "/config", ["config/params.yaml"]),
+        ("share/" + package_name + "/config/security", ["config/security/policy.xml"]),
     ],
     python_requires=">=3.11",
     install_requires=["setuptools"],

@@ -1,11 +1,11 @@
-"""Node parameters: declared with description, range and read-only flag, in one line each."""
+"""Node parameters: declared with description, range and read-only flag, in one line each. All are read once, at start."""
 
 from __future__ import annotations
 
 import math
 from typing import Any
 
-from rcl_interfaces.msg import IntegerRange, ParameterDescriptor
+from rcl_interfaces.msg import IntegerRange, ParameterDescriptor, ParameterType
 from rclpy.node import Node
 
 from mbrl_control.errors import UserError
@@ -61,4 +61,8 @@ def integer(node: Node, name: str, default: int, description: str, least: int = 
 
 
 def _declare(node: Node, name: str, default: Any, descriptor: ParameterDescriptor) -> Any:
+    # rclpy's own: a controller whose clock another node could switch would take every state for stale, or none.
+    if not node.describe_parameter("use_sim_time").read_only:
+        fixed = ParameterDescriptor(type=ParameterType.PARAMETER_BOOL, description="take the time from /clock", read_only=True)
+        node.set_descriptor("use_sim_time", fixed)
     return node.declare_parameter(name, default, descriptor).value

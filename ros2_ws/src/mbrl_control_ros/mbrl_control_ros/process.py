@@ -53,3 +53,9 @@ def run(body: Callable[[Stop], None], args: list[str] | None) -> None:
     except (UserError, *_BAD_PARAMETER) as error:
         print(f"{error}", file=sys.stderr)
         sys.exit(2)
+    except RuntimeError as error:  # the base of what rclpy raises
+        if "security" not in str(error).lower():
+            raise
+        print(f"this node was asked to be secure (ROS_SECURITY_ENABLE) and cannot be, so it does not start: "
+              f"{' '.join(str(error).split())}; see docs/security.md", file=sys.stderr)
+        sys.exit(2)
