@@ -32,7 +32,7 @@ CASES: dict[str, dict[str, Any]] = {
     "random_shooting": {"kind": "random_shooting", "candidates": 512, "iterations": 1, "knots": 6},
     "predictive_sampling": {"kind": "predictive_sampling", "candidates": 256, "iterations": 1, "knots": 8},
     "cem_260": {"kind": "cem", "candidates": 65, "iterations": 4, "options": {"execute": "best"}},
-    "icem_97": {"kind": "icem", "candidates": 40, "iterations": 3, "options": {"execute": "best", "elites": 6}},
+    "icem_97": {"kind": "icem", "candidates": 40, "iterations": 3, "options": {"execute": "best"}},
     "mppi": {"kind": "mppi", "candidates": 128, "iterations": 2, "options": {"execute": "best"}},
     "gradient": {"kind": "gradient", "candidates": 6, "iterations": 2, "knots": 8, "options": {"gradients": "differences"}},
 }
