@@ -17,6 +17,7 @@ from mbrl_control.stack.leftovers import sweep_dds
 CHILD = """
 import os, signal, sys, time
 from mbrl_control import lifeline
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs begin with it ignored
 {before}
 lifeline.follow_parent(signal.SIGINT)
 try:
