@@ -50,15 +50,15 @@ def cart(tmp_path):
     return path
 
 
-def log(path, seconds=20.0, seed=0, noise=1e-3):
-    """A CSV log of v' = u - 0.5 v, exactly linear but for the noise."""
+def log(path, seconds=20.0, seed=0, noise=1e-3, at=0.0, gain=1.0):
+    """A CSV log of v' = gain u - 0.5 v from x = at on, exactly linear but for the noise."""
     rng = np.random.default_rng(seed)
     count, dt = round(seconds * 50), 0.02
     u = np.repeat(rng.uniform(-1, 1, count // 5 + 1), 5)[:count]
-    state = np.zeros((count, 2))
+    state = np.full((count, 2), (at, 0.0))
     for k in range(count - 1):
         x, v = state[k]
-        state[k + 1] = x + dt * v, v + dt * (u[k] - 0.5 * v)
+        state[k + 1] = x + dt * v, v + dt * (gain * u[k] - 0.5 * v)
     rows = np.column_stack([dt * np.arange(count), state + noise * rng.standard_normal(state.shape), u])
     np.savetxt(path, rows, delimiter=",", header="t,x,v,u", comments="")
     return path
@@ -208,6 +208,24 @@ def test_fit_and_evaluate_a_linear_world(tmp_path, cart):
     assert 0.6 < found["coverage_68"] < 0.76
     assert 0.9 < found["coverage_95"] < 0.99
     assert sorted(p.name for p in (tmp_path / "work" / "model").iterdir()) == ["linear", "model", "robot.yaml"]
+
+
+def test_what_lies_outside_of_a_range_is_neither_learned_from_nor_judged(tmp_path):
+    """Beyond the range the cart obeys another law: one fitted to both would be wrong everywhere."""
+    (tmp_path / "cart.yaml").write_text((CART % "linear").replace("{name: x, joint: slider, unit: m}",
+                                                                  "{name: x, joint: slider, unit: m, range: [-20, 20]}"))
+    there = log(tmp_path / "there.csv", 40, seed=2, at=100.0, gain=-3.0)
+    code, text = mbrl("fit", log(tmp_path / "here.csv", 40), there, "--robot", tmp_path / "cart.yaml", "-o", "model")
+    assert code == 0, text
+    code, text = mbrl("evaluate", "model", log(tmp_path / "test.csv", 10, seed=1), there, "--json", "out.json")
+    assert code == 0, text
+    assert "stretches leave the states' ranges and are not judged" in text
+    found = json.loads(Path("out.json").read_text())
+    assert found["k_step_rmse"]["1"]["x"] == pytest.approx(1.4e-3, rel=0.25)
+    assert found["k_step_rmse"]["50"]["v"] < 0.1 * found["persistence"]["50"]["v"]
+    code, text = mbrl("evaluate", "model", there)
+    assert code == 2
+    assert "no stretch of 50 steps stays within the `range`" in text
 
 
 def test_fit_an_ensemble(tmp_path):

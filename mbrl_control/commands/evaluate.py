@@ -48,7 +48,7 @@ def evaluate(
     import torch  # noqa: PLC0415
 
     from mbrl_control.data.loading import load_episodes  # noqa: PLC0415
-    from mbrl_control.data.sequences import Sequences, sequences  # noqa: PLC0415
+    from mbrl_control.data.sequences import Sequences, sequences, within_range  # noqa: PLC0415
     from mbrl_control.models.evaluate import report  # noqa: PLC0415
     from mbrl_control.stack.report import save  # noqa: PLC0415
     from mbrl_control.store import snapshot  # noqa: PLC0415
@@ -69,7 +69,13 @@ def evaluate(
         longest = max(e.duration for e in episodes)
         raise DataError(f"the longest episode lasts {longest:.2f} s, less than the longest horizon of {wanted[-1]} steps = "
                         f"{wanted[-1] * spec.model_dt:.2f} s; ask for shorter --horizons")
-    figures = report(models[0], data, spec, linear=models[1], steps=wanted)
+    inside = within_range(data, spec)
+    if not len(inside):
+        raise DataError(f"no stretch of {wanted[-1]} steps stays within the `range` of the states of '{spec.name}', where alone the "
+                        "model holds; ask for shorter --horizons, or give other logs")
+    if len(inside) < len(data):
+        console.print(f"{len(data) - len(inside)} of {len(data)} stretches leave the states' ranges and are not judged", highlight=False)
+    figures = report(models[0], inside, spec, linear=models[1], steps=wanted)
     if json_path is not None:
         save(figures, json_path)
     show(figures, spec.state_names)

@@ -30,7 +30,7 @@ def fit(
     import torch  # noqa: PLC0415  (slow to import; --help must not wait for it)
 
     from mbrl_control.data.loading import load_episodes  # noqa: PLC0415
-    from mbrl_control.data.sequences import Sequences, sequences  # noqa: PLC0415
+    from mbrl_control.data.sequences import Sequences, sequences, within_range  # noqa: PLC0415
     from mbrl_control.stack.report import save  # noqa: PLC0415
     from mbrl_control.store import snapshot  # noqa: PLC0415
 
@@ -45,8 +45,8 @@ def fit(
         for note in episode.notes:
             console.print(f"{episode.name}: {note}", markup=False, highlight=False)
     model = parts.find("models", spec.model.kind).build(spec, parts.options("models", spec.model.kind, dict(spec.model.options)))
-    data = Sequences.join(sequences(e, spec, model.stretch) for e in episodes)
-    single = Sequences.join(sequences(e, spec, 1) for e in episodes)
+    data = Sequences.join(within_range(sequences(e, spec, model.stretch), spec) for e in episodes)
+    single = Sequences.join(within_range(sequences(e, spec, 1), spec) for e in episodes)
     linear = parts.find("models", "linear").build(spec, parts.options("models", "linear", {}))
     seconds = sum(e.duration for e in episodes)
     console.print(f"{len(episodes)} episodes, {seconds:.1f} s, {len(data)} stretches of {model.stretch} steps of {spec.model_dt:g} s",

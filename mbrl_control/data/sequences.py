@@ -125,3 +125,9 @@ def sequences(episode: Episode, spec: RobotSpec, steps: int = 1, stride_s: float
     starts = trace.time if stride_s is None else np.arange(first, last, stride_s)
     starts = starts[(starts >= first - 1e-9) & (starts + steps * dt <= last + 1e-9)]
     return trace.stretches(starts, steps, spec)
+
+
+def within_range(data: Sequences, spec: RobotSpec) -> Sequences:
+    """Stretches that stay within the states' ranges: what happens outside (a cart at its stop) follows other laws."""
+    inside = ((data.state >= spec.range_low) & (data.state <= spec.range_high)).all((1, 2))
+    return data.select(np.asarray(inside))

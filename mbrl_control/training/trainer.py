@@ -13,7 +13,7 @@ import numpy as np
 
 from mbrl_control import parts
 from mbrl_control.data.episodes import Episode
-from mbrl_control.data.sequences import Sequences, sequences
+from mbrl_control.data.sequences import Sequences, sequences, within_range
 from mbrl_control.errors import SnapshotError
 from mbrl_control.heartbeat import nothing
 from mbrl_control.models.base import LearnedModel, precision
@@ -125,18 +125,13 @@ class Trainer:
         turn = max(2, round(1 / self.spec.trainer.holdout))
         width = self._block_s
         for episode in self.episodes:
-            data = self._inside(sequences(episode, self.spec, steps, every=every))
+            data = within_range(sequences(episode, self.spec, steps, every=every), self.spec)
             first = np.floor(data.start / width + 1e-9).astype(np.int64)
             last = np.floor((data.start + steps * self.spec.model_dt) / width - 1e-9).astype(np.int64)
             first_held, last_held = first % turn == turn // 2, last % turn == turn // 2
             train.append(data.select(~first_held & ~last_held))
             held.append(data.select(first_held & (first == last)))
         return Sequences.join(train), Sequences.join(held)
-
-    def _inside(self, data: Sequences) -> Sequences:
-        """Stretches that stay within the states' ranges: what happens outside (a cart at its stop) follows other laws."""
-        inside = ((data.state >= self.spec.range_low) & (data.state <= self.spec.range_high)).all((1, 2))
-        return data.select(np.asarray(inside))
 
     def _judges(self, train: Sequences, held: Sequences) -> float | list[Sequences]:
         """What a refit chooses its weights by: held-out data, and beside it the newest, although it trains on that.
