@@ -9,6 +9,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInf
 
 Unit = Literal["1", "m", "rad", "m/s", "rad/s", "m/s^2", "rad/s^2", "N", "N*m", "V", "A", "s"]
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$", max_length=40)]
+GREATEST_OPTION = 1e30
 Positive = Annotated[float, Field(gt=0)]
 SafeAction = Literal["zero", "hold", "brake", "ramp"]
 Range = Annotated[tuple[float, float], Field(strict=False)]
@@ -20,6 +21,8 @@ def _option(value: Any) -> Any:
     for item in inside:
         if not isinstance(item, (bool, int, float, str)) or (isinstance(item, float) and not math.isfinite(item)):
             raise ValueError("an option is a finite number, true or false, a text, a list of these or a mapping of names to them")
+        if isinstance(item, (int, float)) and abs(item) > GREATEST_OPTION:
+            raise ValueError(f"an option's number lies between -{GREATEST_OPTION:g} and {GREATEST_OPTION:g}: parts reckon in float32")
     return value
 
 

@@ -8,6 +8,7 @@ import sqlite3
 import numpy as np
 import pytest
 import yaml
+import zstandard
 from bag_tools import real, run_of_arm, spec_of, write_rosbag2
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -16,6 +17,7 @@ from mcap.writer import Writer as McapWriter
 from rosbags.rosbag2 import Reader
 
 from mbrl_control import robot
+from mbrl_control.data import mcap_records
 from mbrl_control.data.bag_episodes import episodes_from_bag
 from mbrl_control.data.bags import read_bag
 from mbrl_control.data.loading import load_episodes
@@ -211,3 +213,20 @@ def test_messages_still_in_the_write_ahead_log_are_read(tmp_path):
     database.commit()
     assert read_bag(file).kept == len(rows) + 1
     database.close()
+
+
+@pytest.mark.parametrize("error", [zstandard.ZstdError("damaged"), RuntimeError("LZ4F_decompress failed")])
+def test_a_summary_that_cannot_be_unpacked_is_as_if_there_were_none(tmp_path, monkeypatch, error):
+    """The reader of summaries looks through all chunks where the footer is damaged, and lets out what their decompressors raise."""
+    rows, _ = run_of_arm(50)
+    whole, path = small_chunks(tmp_path / "whole", rows), tmp_path / "cut.mcap"
+    path.write_bytes(whole[: len(whole) // 2])
+
+    class Summary:
+        def get_summary(self):
+            raise error
+
+    monkeypatch.setattr(mcap_records, "make_reader", lambda _: Summary())
+    content = mcap_records.read_mcap(path)
+    assert not content.whole
+    assert 0 < sum(content.scanner.counts.values()) < len(rows)

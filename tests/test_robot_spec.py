@@ -125,6 +125,7 @@ MISTAKES = [
     ("    delay_s: 0.02", "    delay_s: 3", ["command.0.delay_s = 3", "less than or equal to 2"]),
     ("  kind: quadratic", "  kind: quadratik", ["cost.kind = 'quadratik'", "nearest: 'quadratic'"]),
     ("  options: {weight: {q: 1.0}}", "  options: {weight: {q: .nan}}", ["cost.options.weight", "finite"]),
+    ("  options: {weight: {q: 1.0}}", "  options: {weight: {q: 4e38}}", ["cost.options.weight", "between -1e+30 and 1e+30"]),
     ("  options: {weight: {q: 1.0}}", "  options: {weight: [[1]]}", ["cost.options.weight", "an option is"]),
     ("  options: {weight: {q: 1.0}}", "  option: {}", ["unknown key 'cost.option'", "nearest: 'options'"]),
     ("    - {signal: q, target: 0, within: 0.1}",

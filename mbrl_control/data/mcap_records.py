@@ -282,8 +282,8 @@ def _claimed(file: BinaryIO) -> int | None:
     try:
         file.seek(0)
         summary = make_reader(file).get_summary()
-    except (McapError, ValueError, struct.error, OSError, OverflowError, MemoryError):
-        return None
+    except (McapError, zstandard.ZstdError, RuntimeError, ValueError, struct.error, OSError, OverflowError, MemoryError):
+        return None  # RuntimeError: what lz4 raises
     return summary.statistics.message_count if summary and summary.statistics else None
 
 
