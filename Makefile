@@ -72,8 +72,8 @@ cadence: $(STAMP)
 # The fault table with what the tests of its rows measure, docs/faults.md.
 faults: $(STAMP)
 	mkdir -p runs
-	-$(BIN)/python -m pytest -m "fault and not ros" -n auto --faults-json runs/faults.json
-	-$(BIN)/python -m pytest -m "fault and ros" --faults-json runs/faults_ros.json
+	-$(BIN)/python -m pytest -m "fault and not ros" -n auto --faults-json=runs/faults.json
+	-$(BIN)/python -m pytest -m "fault and ros" --faults-json=runs/faults_ros.json
 	$(BIN)/python docs/faults.py runs/faults.json runs/faults_ros.json
 
 clean:

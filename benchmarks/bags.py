@@ -14,8 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rosbags.rosbag2 import StoragePlugin, Writer
-from rosbags.typesys import Stores, get_typestore
+from bag_writers import write_rosbag2
 
 from mbrl_control import robot, strict_yaml
 from mbrl_control.data.bags import read_bag
@@ -62,14 +61,6 @@ def timed(repeats: int, work: Callable[[], Any]) -> dict[str, float]:
     return {"median_s": statistics.median(times), "min_s": min(times), "max_s": max(times), "cpu_median_s": statistics.median(busy)}
 
 
-def write_reference(path: Path, rows: list[tuple[int, bytes]], storage: StoragePlugin) -> None:
-    """The same bag, written by an independent library."""
-    with Writer(path, version=9, storage_plugin=storage) as writer:
-        connection = writer.add_connection("/joint_states", KIND, typestore=get_typestore(Stores.ROS2_KILTED))
-        for ns, payload in rows:
-            writer.write(connection, ns, payload)
-
-
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -89,9 +80,9 @@ def main() -> None:
             assert columns.vectorised
             assert columns.values.shape == (arguments.count, 14)
 
-        for name, storage in (("mcap", StoragePlugin.MCAP), ("sqlite3", StoragePlugin.SQLITE3)):
+        for name in ("mcap", "sqlite3"):
             begun = time.perf_counter()
-            write_reference(base / name, rows, storage)
+            write_rosbag2(base / name, [("/joint_states", KIND, payload, ns) for ns, payload in rows], name)
             report[f"write_{name}_reference_s"] = time.perf_counter() - begun
             report[f"read_{name}"] = timed(arguments.repeats, lambda path=base / name: read(path))
         options = RecorderOptions(queue=arguments.count, min_free_bytes=0)

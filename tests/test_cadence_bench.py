@@ -7,12 +7,13 @@ import os
 import signal
 import subprocess
 import sys
-import time
+from functools import partial
 from pathlib import Path
 
 import carts
 import numpy as np
 import pytest
+import waiting
 import yaml
 from typer.testing import CliRunner
 
@@ -24,6 +25,8 @@ from mbrl_control.runtime.faults import Mode
 from mbrl_control.stack import bench_plant, cadence_bench, cadence_load, cadence_tick
 from mbrl_control.stack.cadence_bench import Settings
 from mbrl_control.stack.cadence_tick import PlanNote
+
+until = partial(waiting.until, timeout_s=120.0, pause_s=0.05)
 
 SMALL = carts.CART + """
 name: small
@@ -240,13 +243,6 @@ def below(folder):
         except OSError:
             continue
     return out
-
-
-def until(condition, what, timeout_s=120.0):
-    end = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < end, f"waited in vain for {what}"
-        time.sleep(0.05)
 
 
 @pytest.mark.slow

@@ -9,6 +9,7 @@ import numpy as np
 
 from mbrl_control.data.episodes import Episode
 from mbrl_control.data.sequences import unwrap
+from mbrl_control.intervals import Interval, overlaps
 from mbrl_control.robot import RobotSpec, wrap_angle
 
 GAP_S = 0.25
@@ -21,8 +22,6 @@ RHYTHM = 5
 
 # A grid has no more rows than this for each message: two messages a century apart must not ask for all memory, and are no data.
 ROWS_PER_MESSAGE = 1000
-
-Interval = tuple[float, float]
 
 
 @dataclass(frozen=True)
@@ -129,19 +128,6 @@ def _pieces(time: np.ndarray, limit: float, hold: float) -> list[Interval]:
     return [(float(time[a]), float(time[b]) + hold) for a, b in zip(starts, ends, strict=True)]
 
 
-def _intersect(a: list[Interval], b: list[Interval]) -> list[Interval]:
-    out, i, j = [], 0, 0
-    while i < len(a) and j < len(b):
-        low, high = max(a[i][0], b[j][0]), min(a[i][1], b[j][1])
-        if low < high:
-            out.append((low, high))
-        if a[i][1] < b[j][1]:
-            i += 1
-        else:
-            j += 1
-    return out
-
-
 def _hold(source: _Ordered, at: np.ndarray) -> np.ndarray:
     """[M, K] the last values at or before each time (1 ns of tolerance for rounding)."""
     return source.values[np.clip(np.searchsorted(source.time, at + 1e-9, side="right") - 1, 0, None)]
@@ -176,13 +162,13 @@ def align(states: list[Stream], commands: list[Stream], spec: RobotSpec, name: s
     end = max(float(o.time[-1]) for o in (*sensed, *sent))
     valid = [(0.0, end)]
     for o in sensed:
-        valid = _intersect(valid, _pieces(o.time, gap_limit(spec, o.median), 0.0))
+        valid = overlaps(valid, _pieces(o.time, gap_limit(spec, o.median), 0.0))
     for o in sent:
         if len(o.time) < RHYTHM:
             said.append(f"{o.stream.topic}: {len(o.time)} command messages only; each is held until the next")
-            valid = _intersect(valid, [(float(o.time[0]), end + spec.tick_s)])
+            valid = overlaps(valid, [(float(o.time[0]), end + spec.tick_s)])
         else:
-            valid = _intersect(valid, _pieces(o.time, gap_limit(spec, o.median), o.median))
+            valid = overlaps(valid, _pieces(o.time, gap_limit(spec, o.median), o.median))
     clocked = on_commands and len(sent) == 1 and abs(sent[0].median - spec.tick_s) < 0.2 * spec.tick_s
     wraps = spec.wraps
     out: list[Episode] = []

@@ -23,6 +23,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from mbrl_control.intervals import Interval, overlaps
 from mbrl_control.priority import freeze_garbage, pin, real_time
 
 RATE_HZ = 200.0
@@ -34,9 +35,6 @@ MOST_CORES = 8
 SAVE_S = 1.0
 STOPS = {signal.SIGINT, signal.SIGTERM}
 RECORD = struct.Struct("<idd")
-
-Interval = tuple[float, float]
-"""Begin and end, seconds on the monotonic clock."""
 
 
 @dataclass(frozen=True)
@@ -84,20 +82,7 @@ def common(cores: Sequence[Sequence[Interval]]) -> list[Interval]:
     """Where the intervals of all cores overlap; each core's own are in order and do not overlap, and so are those returned."""
     found = list(cores[0])
     for other in cores[1:]:
-        found = _overlaps(found, other)
-    return found
-
-
-def _overlaps(one: Sequence[Interval], two: Sequence[Interval]) -> list[Interval]:
-    found, i, j = [], 0, 0
-    while i < len(one) and j < len(two):
-        begin, end = max(one[i][0], two[j][0]), min(one[i][1], two[j][1])
-        if begin < end:
-            found.append((begin, end))
-        if one[i][1] < two[j][1]:
-            i += 1
-        else:
-            j += 1
+        found = overlaps(found, other)
     return found
 
 

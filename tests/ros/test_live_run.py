@@ -8,14 +8,18 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
+import waiting
 
 from mbrl_control import robot
 from mbrl_control.data.loading import load_episodes
 from mbrl_control.data.tail import McapTail
 from mbrl_control.runtime.process_link import child_environment
+
+until = partial(waiting.until, timeout_s=90.0, pause_s=0.05)
 
 pytestmark = pytest.mark.slow
 
@@ -33,14 +37,6 @@ def children(pid: int) -> dict[int, str]:
         except (OSError, IndexError):
             continue
     return out
-
-
-def until(condition, what, timeout_s=90.0):
-    end = time.monotonic() + timeout_s
-    while not (found := condition()):
-        assert time.monotonic() < end, f"waited in vain for {what}"
-        time.sleep(0.05)
-    return found
 
 
 @pytest.fixture
@@ -131,7 +127,7 @@ def test_after_kill_nine_of_mbrl_the_controller_brings_the_robot_to_rest_and_not
     process.kill()
     begin = time.monotonic()
     process.wait()
-    until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in below), f"the end of {below}", 10.0)
+    until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in below), f"the end of {below}", timeout_s=10.0)
     assert json.loads((out / "controller.json").read_text())["cadence"]["ticks"] > 0, "it ended in order"
     assert (out / "bag" / "metadata.yaml").exists(), "so did the recorder"
     record_property("measured", f"mbrl: all {len(below)} processes ended in order within {time.monotonic() - begin:.1f} s")

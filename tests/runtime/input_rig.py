@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from types import SimpleNamespace
 
@@ -12,6 +13,8 @@ from fakes import FakeLink
 from mbrl_control import robot, strict_yaml
 from mbrl_control.runtime.controller import Controller
 from mbrl_control.runtime.faults import Mode
+from mbrl_control.runtime.injection import Injector
+from mbrl_control.runtime.message_editor import MessageEditor
 from mbrl_control.runtime.state_input import StateInput
 
 TICK = 0.02
@@ -107,3 +110,12 @@ def watch(stream, seconds, spec=None, now_ns=ros_ns, source=None, look_in_tick=T
                               float(source.values[0])), strict=True):
             to.append(value)
     return seen
+
+
+def injector(word, amount=None, begin_s=1.0, end_s=math.inf, seed=0):
+    return Injector(word, np.random.default_rng(seed), MessageEditor(list(cart_spec().state)), amount, begin_s, end_s)
+
+
+def run_of(mode, modes):
+    """How many ticks were in a mode."""
+    return sum(m == mode for m in modes)

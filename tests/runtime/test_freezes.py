@@ -9,15 +9,19 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
+import waiting
 from hypothesis import given
 from hypothesis import strategies as st
 
 from mbrl_control.runtime import cadence, freezes
 from mbrl_control.runtime.cadence import Cadence
 from mbrl_control.runtime.freezes import Seen, Tally, common, explained
+
+until = partial(waiting.until, timeout_s=30.0)
 
 PERIOD = 0.02
 
@@ -153,14 +157,6 @@ def test_the_file_comes_back_as_it_was(tmp_path):
 def test_the_watcher_needs_neither_numpy_nor_torch():
     code = "import sys\nimport mbrl_control.runtime.freezes\nsys.exit(bool({'numpy', 'torch', 'pydantic', 'yaml'} & set(sys.modules)))"
     subprocess.run([sys.executable, "-c", code], check=True)
-
-
-def until(condition, what, timeout_s=30.0):
-    end = time.monotonic() + timeout_s
-    while not (found := condition()):
-        assert time.monotonic() < end, f"waited in vain for {what}"
-        time.sleep(0.01)
-    return found
 
 
 def loops(pid):

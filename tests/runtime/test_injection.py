@@ -8,11 +8,12 @@ import os
 import signal
 import subprocess
 import sys
-import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
+import waiting
 from bag_tools import JOINTS, spec_of
 from test_messages import joints, odometry_spec
 
@@ -21,6 +22,8 @@ from mbrl_control.messages import StateReader, stamp_ns
 from mbrl_control.runtime.injection import MESSAGE_WORDS, PROCESS_WORDS, WORDS, Injector, schedule, through
 from mbrl_control.runtime.message_editor import MessageEditor, restamp
 from mbrl_control.stack import inject
+
+until = partial(waiting.until, timeout_s=10.0, pause_s=0.001)
 
 STREAM = [(0.1 * k, k) for k in range(100)]
 
@@ -167,13 +170,6 @@ def ask(process):
 
 def state_of(pid):
     return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-
-
-def until(condition):
-    end = time.monotonic() + 10.0
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.001)
 
 
 @pytest.mark.parametrize(("word", "states"), [("stop", ["T"]), ("slow", ["T", "S"] * 9 + ["T"])])

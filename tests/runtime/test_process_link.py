@@ -13,6 +13,7 @@ import carts
 import numpy as np
 import pytest
 import torch
+from waiting import until
 
 from mbrl_control import parts, robot
 from mbrl_control.data.episodes import Episode
@@ -50,13 +51,6 @@ def world(tmp_path_factory):
 
 def request_of(spec, seq):
     return PlanRequest(seq, np.array([0.5, 0.0]), time.monotonic(), time.monotonic() + 0.04, np.zeros(1), np.zeros((1, spec.action_dim)))
-
-
-def until(condition, timeout_s=60.0):
-    end = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < end, "waited in vain"
-        time.sleep(0.01)
 
 
 def ended(pid):
@@ -224,7 +218,7 @@ def test_after_kill_nine_of_the_owner_the_worker_ends_and_the_next_start_tidies_
     owner.wait()
     assert len(boxes(owner.pid)) == 2
 
-    until(lambda: ended(worker), 5.0)
+    until(lambda: ended(worker), timeout_s=5.0)
     link = ProcessLink(world[0], world[1], world[2].folder, seed=0)
     link.stop()
     assert boxes(owner.pid) == []
