@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mbrl_control.process_name import RECORDS, STANDS_BY, called
 from mbrl_control.runtime.process_link import child_environment
 
 NODES = ("controller", "trainer", "recorder", "sim")
@@ -30,12 +31,14 @@ def _line(pid: int) -> tuple[int, str]:
     state, parent = (folder / "stat").read_text().rsplit(")", 1)[1].split()[:2]
     if state == "Z":
         raise ProcessLookupError
-    return int(parent), (folder / "cmdline").read_text().replace("\0", " ")
+    return int(parent), f'{(folder / "cmdline").read_text()} {called(folder)}'.replace("\0", " ")
 
 
 def _role(words: str) -> str:
     if "planner_keeper" in words:
         return "keeper"
+    if "recorder_standby" in words:
+        return "recorder" if words.endswith(RECORDS) else "standby" if words.endswith(STANDS_BY) else "other"
     known = {**{f"{name}_node": name for name in NODES}, "runtime.freezes": "freezes"}
     return next((role for module, role in known.items() if module in words), "other")
 

@@ -7,6 +7,7 @@ import ctypes
 import gc
 import os
 import sys
+import threading
 from pathlib import Path
 
 PLANNER, TRAINER = 300, 600
@@ -59,6 +60,13 @@ def expendable(score: int) -> None:
     """
     with contextlib.suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text(str(score))
+
+
+def reluctant_thread() -> None:
+    """Let this thread alone give way to everything else. Where threads have no priorities of their own, nothing is changed."""
+    if sys.platform.startswith("linux"):
+        with contextlib.suppress(OSError):
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 19)
 
 
 def background() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 
 from mbrl_control import memory
@@ -19,16 +21,22 @@ class Beats:
 
 
 class Group:
-    """Processes that die as told."""
+    """Processes that die as told; one that stands by does so from the start on."""
 
     def __init__(self):
         self.now, self.ended, self.killed, self.started = 0.0, {}, [], []
-        self.beats = Beats(0.0)
+        self.beats, self.standbys, self.gone = Beats(0.0), [], False
 
     def dead(self):
         return dict(self.ended)
 
     def restart(self, name, parameters):
+        if name == "standby":
+            assert not self.runs("standby")
+            self.ended.pop(name, None)
+            self.standbys.append(self.now)
+            self.gone = False
+            return
         del self.ended[name]
         self.started.append((self.now, name, parameters))
         if name == "trainer":
@@ -37,6 +45,16 @@ class Group:
     def kill(self, name):
         self.killed.append((self.now, name))
         self.ended[name] = -9
+
+    def runs(self, name):
+        return name not in self.ended and (name != "standby" or (bool(self.standbys) and not self.gone))
+
+    def succeed(self, name, by):
+        if not self.runs(by):
+            return False
+        del self.ended[name]
+        self.gone = True
+        return True
 
     def pulse(self, name):
         return self.beats if name == "trainer" else None
@@ -127,6 +145,69 @@ def test_a_recorder_goes_on_in_the_same_bag(world):
     assert pass_time(world, 1.0) == {}
     assert group.started == [(0.5, "recorder", {"resume": "true"})]
     assert codes(upkeep) == {"recorder_stopped": 1}
+
+
+def test_what_stands_by_takes_the_place_of_a_killed_recorder_and_another_stands_by_at_once(world):
+    group, upkeep, told = world
+    pass_time(world, 10.0, beat=True)
+    assert group.standbys == [0.25]
+    group.ended["recorder"] = -9
+    assert pass_time(world, 10.0, beat=True) == {}
+    assert group.started == []
+    assert group.standbys == [0.25, 10.25]
+    assert upkeep.restarts("recorder") == 1
+    assert codes(upkeep) == {"recorder_stopped": 1}
+    assert len(told) == 1
+
+
+def test_a_recorder_that_ends_by_itself_has_successors_with_pauses(world):
+    group, _, _ = world
+    pass_time(world, 10.0, beat=True)
+    for _ in range(2):
+        group.ended["recorder"] = 1
+        pass_time(world, 10.0, beat=True)
+    assert group.standbys == [0.25, 10.25, 21.25]  # after the first end at once, after the second a second later
+
+
+def test_nothing_stands_by_for_a_recorder_that_stays_down_after_its_next_end(world):
+    group, upkeep, told = world
+    for _ in range(5):
+        pass_time(world, 10.0, beat=True)
+        group.ended["recorder"] = -9
+    assert upkeep.restarts("recorder") == 4
+    assert len(group.standbys) == 4
+    assert pass_time(world, 100.0, beat=True) == {}
+    assert codes(upkeep) == {"recorder_stopped": 6}, "five ends, and that it stays down"
+    assert "stays down" in told[-1]
+    assert len(group.standbys) == 4
+    assert group.started == []
+
+
+def test_what_stands_by_is_ended_where_it_would_succeed_one_that_stays_down(world):
+    group, upkeep, _ = world
+    pass_time(world, 10.0, beat=True)
+    for _ in range(4):  # it is killed itself each time before, so the recorder is started anew
+        group.ended |= {"standby": -9, "recorder": -9}
+        pass_time(world, 30.0, beat=True)
+    assert upkeep.restarts("recorder") == 4
+    assert not group.runs("standby")
+    group.ended["recorder"] = -9
+    pass_time(world, 100.0, beat=True)
+    assert upkeep.restarts("recorder") == 4
+
+
+def test_what_stands_by_and_ends_is_told_started_again_with_pauses_and_given_up_for_a_while(world):
+    group, upkeep, told = world
+    pass_time(world, 10.0, beat=True)
+    for _ in range(5):
+        group.ended["standby"] = 1
+        assert pass_time(world, 30.0, beat=True) == {}
+    assert [b - a for a, b in itertools.pairwise(group.standbys)] == pytest.approx([10.5, 31.5, 33.0, 35.0])
+    assert len(told) == 5
+    assert "seconds of its work" in told[0]
+    assert codes(upkeep) == {}
+    pass_time(world, 600.0, beat=True)
+    assert len(group.standbys) == 6
 
 
 def test_without_controller_or_robot_there_is_no_run(world):

@@ -50,6 +50,6 @@ class Restarts:
         pauses = self.policy.pauses_s
         return now >= self.ends[-1] + pauses[min(len(self.ends), len(pauses)) - 1] - 1e-9
 
-    def tripped(self, now: float) -> bool:
-        """Whether it ended so often within the window that something is wrong with it."""
-        return sum(t > now - self.policy.window_s for t in self.ends) >= self.policy.most
+    def tripped(self, now: float, more: int = 0) -> bool:
+        """Whether it ended so often within the window that something is wrong with it, or would have, with so many ends more."""
+        return more + sum(t > now - self.policy.window_s for t in self.ends) >= self.policy.most

@@ -14,12 +14,15 @@ from pathlib import Path
 
 from mbrl_control import robot
 from mbrl_control.errors import UserError
+from mbrl_control.process_name import RECORDS, called
 from mbrl_control.robot import RobotSpec
 from mbrl_control.runtime.injection import Step
 
 KEEPER = "keeper"
 NODES = ("controller", "planner", "trainer", "recorder", "sim")
-_MODULES = {f"mbrl_control_ros.{name}_node": name for name in NODES} | {"mbrl_control.runtime.planner_keeper": KEEPER}
+STANDBY = "standby"
+_MODULES = {f"mbrl_control_ros.{name}_node": name for name in NODES} | {
+    "mbrl_control.runtime.planner_keeper": KEEPER, "mbrl_control_ros.recorder_standby": STANDBY}
 
 
 @dataclass(frozen=True)
@@ -47,17 +50,19 @@ def processes(proc: Path = Path("/proc")) -> list[Running]:
             arguments = tuple((folder / "cmdline").read_bytes().decode("utf-8", "replace").rstrip("\0").split("\0"))
             name = next((_MODULES[word] for flag, word in itertools.pairwise(arguments)
                          if flag == "-m" and word in _MODULES), None)
+            if name == STANDBY and called(folder) == RECORDS:
+                name = "recorder"
             if name is not None:
                 parent = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
                 found.append(Running(int(folder.name), parent, name, arguments))
-    return _without_keepers(found)
+    return _targets(found)
 
 
-def _without_keepers(found: list[Running]) -> list[Running]:
-    """A planner is forked by its keeper, which has the same command line and is nobody's target."""
+def _targets(found: list[Running]) -> list[Running]:
+    """A planner is forked by its keeper, which has the same command line. That and what stands by are nobody's target."""
     keepers = {p.pid: p for p in found if p.name == KEEPER}
     planners = [replace(p, name="planner", parent=keepers[p.parent].parent) for p in keepers.values() if p.parent in keepers]
-    return [p for p in found if p.name != KEEPER] + planners
+    return [p for p in found if p.name not in (KEEPER, STANDBY)] + planners
 
 
 def of_run(run_dir: Path, everything: list[Running]) -> dict[str, Running]:

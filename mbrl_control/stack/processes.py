@@ -20,7 +20,7 @@ from mbrl_control.priority import cores_for
 from mbrl_control.runtime.process_link import child_environment
 from mbrl_control.stack.network import stay_local
 
-STOP_ORDER = ("controller", "sim", "trainer", "recorder")
+STOP_ORDER = ("controller", "sim", "trainer", "standby", "recorder")
 GRACE_S = 8.0
 
 
@@ -33,12 +33,16 @@ class Node:
         module: run with `python -m`.
         parameters: ROS parameters.
         heartbeat: it beats (`mbrl_control.heartbeat`) while its work goes on.
+        later: it is not started with the others, but by `Processes.restart`.
+        log: name of the node whose log it writes to; by default its own.
     """
 
     name: str
     module: str
     parameters: dict[str, str] = field(default_factory=dict)
     heartbeat: bool = False
+    later: bool = False
+    log: str = ""
 
     def command(self) -> list[str]:
         """The command line."""
@@ -85,12 +89,13 @@ class Processes:
         self._pulses: dict[str, Pulse] = {}
 
     def start(self) -> None:
-        """Start every node."""
+        """Start every node that is not for later."""
         for node in self.nodes:
-            self._start(node)
+            if not node.later:
+                self._start(node)
 
     def restart(self, name: str, parameters: dict[str, str] | None = None) -> None:
-        """Start a node that has ended once more, with further parameters; its log goes on."""
+        """Start a node that has ended, or was left for later, with further parameters; its log goes on."""
         node = next(node for node in self.nodes if node.name == name)
         self._start(replace(node, parameters={**node.parameters, **(parameters or {})}))
 
@@ -105,7 +110,7 @@ class Processes:
             env[HEARTBEAT] = str(pulse.handle)
         logs = self.run_dir / "logs"
         logs.mkdir(parents=True, exist_ok=True)
-        with open(logs / f"{node.name}.log", "ab") as log:
+        with open(logs / f"{node.log or node.name}.log", "ab") as log:
             self._running[node.name] = subprocess.Popen(node.command(), stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT,
                                                         env=env, start_new_session=True, pass_fds=[pulse.handle] if pulse else [])
         if pulse is not None:
@@ -117,6 +122,21 @@ class Processes:
     def kill(self, name: str) -> None:
         """End a node at once."""
         self._running[name].kill()
+
+    def runs(self, name: str) -> bool:
+        """Whether a node has been started and has not ended."""
+        return name in self._running and self._running[name].poll() is None
+
+    def succeed(self, name: str, by: str) -> bool:
+        """Let the process of another node be that of one that has ended, from now on.
+
+        Returns:
+            False where the other one has ended too, or was never started; nothing is changed then.
+        """
+        if not self.runs(by):
+            return False
+        self._running[name] = self._running.pop(by)
+        return True
 
     def pulse(self, name: str) -> Pulse | None:
         """Its heartbeat; None for a node without."""

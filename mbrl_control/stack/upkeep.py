@@ -28,6 +28,7 @@ class Care:
         memory: fault code of an end at its cap of memory.
         again: parameters that it is started again with.
         policy: of restarts; when its breaker trips the helper stays down.
+        standby: another process, which takes its place by itself as soon as it has ended; empty for none.
     """
 
     ended: str
@@ -37,11 +38,13 @@ class Care:
     memory: str = ""
     again: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     policy: RestartPolicy = HELPER
+    standby: str = ""
 
 
 HELPERS: Mapping[str, Care] = MappingProxyType({
     "trainer": Care("trainer_ended", "trainer_failing", "trainer_silent", 10.0, "trainer_memory"),
-    "recorder": Care("recorder_stopped", "recorder_stopped", again=MappingProxyType({"resume": "true"}), policy=RECORDER),
+    "recorder": Care("recorder_stopped", "recorder_stopped", again=MappingProxyType({"resume": "true"}), policy=RECORDER,
+                     standby="standby"),
 })
 
 
@@ -53,7 +56,15 @@ class Group(Protocol):
         ...
 
     def restart(self, name: str, parameters: dict[str, str]) -> None:
-        """Start a node that has ended once more."""
+        """Start a node that has ended, or was left for later."""
+        ...
+
+    def runs(self, name: str) -> bool:
+        """Whether a node has been started and has not ended."""
+        ...
+
+    def succeed(self, name: str, by: str) -> bool:
+        """Count the process of another node as that of one that has ended; False where that has ended too."""
         ...
 
     def kill(self, name: str) -> None:
@@ -72,6 +83,9 @@ class _Helper:
     down: bool = False
     given_up: bool = False
     silent: bool = False
+    killed: bool = False
+    spare: Restarts = field(default_factory=lambda: Restarts(HELPER))
+    spare_there: bool = False
 
 
 class Upkeep:
@@ -105,7 +119,10 @@ class Upkeep:
                 self._bury(name, care, helper, dead[name], now, run_s)
             else:
                 self._listen(name, care, helper, now)
-        return {name: status for name, status in dead.items() if name not in self._care}
+            if care.standby:
+                self._keep_standby(name, care, helper, now)
+        standbys = {care.standby for care in self._care.values()}
+        return {name: status for name, status in dead.items() if name not in self._care and name not in standbys}
 
     def restarts(self, name: str) -> int:
         """How often a helper was started again."""
@@ -126,17 +143,38 @@ class Upkeep:
 
     def _bury(self, name: str, care: Care, helper: _Helper, status: int, now: float, run_s: float) -> None:
         if not helper.down:
-            helper.down = True
+            helper.down, helper.killed = True, status < 0
             helper.restarts.ended(now)
             helper.given_up = helper.restarts.tripped(now)
             code = care.silent if helper.silent else care.memory if care.memory and status == memory.EXHAUSTED else care.ended
             self._note(code, f" (exit status {status})", run_s)
             if helper.given_up:
                 self._note(care.failing, ": it stays down", run_s)
+            elif care.standby and self._group.succeed(name, care.standby):
+                helper.down = helper.spare_there = False
+                helper.starts += 1
         elif not helper.given_up and helper.restarts.due(now):
             helper.down = helper.silent = False
             helper.starts += 1
             self._group.restart(name, dict(care.again))
+
+    def _keep_standby(self, name: str, care: Care, helper: _Helper, now: float) -> None:
+        """Have a process stand by, but not where the helper is to stay down after its next end."""
+        last = helper.restarts.tripped(now, more=1)
+        if self._group.runs(care.standby):
+            if last:
+                helper.spare_there = False
+                self._group.kill(care.standby)
+            return
+        if helper.spare_there:
+            helper.spare_there = False
+            helper.spare.ended(now)
+            self._tell(f"what stands by for the {name} has ended; until another does, an end of the {name} costs seconds of its work")
+        unfit = helper.spare.tripped(now) or not helper.spare.due(now)
+        # One that ended by itself (a full disk) will do so again, so its successors come with pauses; one that was killed will not.
+        if not (helper.down or last or unfit) and (helper.killed or helper.restarts.due(now)):
+            helper.spare_there = True
+            self._group.restart(care.standby, {})
 
     def _note(self, code: str, more: str, run_s: float) -> None:
         self._told.setdefault(code, []).append(run_s)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import time
+from pathlib import Path
 
 import pytest
 from diagnostic_msgs.msg import DiagnosticArray
@@ -12,8 +13,11 @@ from rclpy.serialization import deserialize_message
 from rosbags.highlevel import AnyReader
 from sensor_msgs.msg import JointState
 from std_msgs.msg import Float64MultiArray
+from waiting import until
 
+from mbrl_control.data.mcap_bag import part_of
 from mbrl_control.data.tail import McapTail
+from mbrl_control.process_name import RECORDS, STANDS_BY, called
 from mbrl_control.runtime.faults import Mode, mask
 
 STATE, COMMAND = "/arm/joint_states", "/arm/commands"
@@ -90,6 +94,39 @@ def test_after_a_kill_at_most_a_second_is_lost(probe, recorder, tmp_path):
     assert recorded == sent[: len(recorded)]
     delays = [m.log_time_ns - m.publish_ns for m in states]
     assert all(0 <= d < 1e9 for d in delays)
+
+
+@pytest.fixture
+def standby(start, recorder, tmp_path):
+    made = start("recorder_standby", "robot:=cartpole", f"run_dir:={tmp_path / 'run'}", "resume:=true", ns="/arm")
+    until(lambda: (tmp_path / "run" / "bag").exists() and called(Path(f"/proc/{made.process.pid}")) == STANDS_BY, "one that stands by")
+    return made
+
+
+def test_one_that_stands_by_writes_nothing_and_takes_over_at_once(probe, recorder, standby, tmp_path):
+    made, bag = publishers(probe, tmp_path), tmp_path / "run" / "bag"
+    send(probe, made, 50)
+    assert [p.name for p in bag.iterdir()] == ["bag_0.mcap"]
+    recorder.end(signal.SIGKILL)
+    sent = send(probe, made, 150, begin=50)[COMMAND]
+    assert called(Path(f"/proc/{standby.process.pid}")) == RECORDS
+    tail, found = McapTail(part_of(bag, 1), [COMMAND]), []
+
+    def newest():
+        found.extend(deserialize_message(m.payload, Float64MultiArray) for m in tail.read())
+        return found and found[-1] == sent[-1]
+
+    until(newest, "the last command in the bag", 10.0)
+    assert standby.end() == 0
+    assert {p.name for p in bag.iterdir()} == {"bag_0.mcap", "bag_1.mcap"}
+    assert found == sent[-len(found):]
+    assert len(found) >= 50, "it recorded within a second"
+
+
+def test_one_that_stands_by_ends_when_told_and_leaves_nothing(recorder, standby, tmp_path):
+    assert standby.end(signal.SIGTERM) == 0
+    assert [p.name for p in (tmp_path / "run" / "bag").iterdir()] == ["bag_0.mcap"]
+    assert standby.output == ""
 
 
 def test_a_recording_is_never_overwritten(probe, recorder, start, tmp_path):

@@ -19,6 +19,7 @@ from test_messages import joints, odometry_spec
 
 from mbrl_control.data.message_types import decode, empty, encode
 from mbrl_control.messages import StateReader, stamp_ns
+from mbrl_control.process_name import RECORDS, STANDS_BY
 from mbrl_control.runtime.injection import MESSAGE_WORDS, PROCESS_WORDS, WORDS, Injector, schedule, through
 from mbrl_control.runtime.message_editor import MessageEditor, restamp
 from mbrl_control.stack import inject
@@ -254,3 +255,12 @@ def test_the_planner_is_the_keepers_child_and_the_keeper_is_nobody(tmp_path):
         (tmp_path / str(pid) / "cmdline").write_bytes(f"python\0-m\0{module}\0-p\0x\0".encode())
         (tmp_path / str(pid) / "stat").write_text(f"{pid} (python) S {parent} 0 0")
     assert {(p.name, p.pid, p.parent) for p in inject.processes(tmp_path)} == {("controller", 10, 5), ("planner", 12, 10)}
+
+
+def test_what_stood_by_is_the_recorder_once_it_records_and_nobody_before(tmp_path):
+    for pid, name in ((10, STANDS_BY), (11, RECORDS), (12, "python")):
+        (tmp_path / str(pid)).mkdir()
+        (tmp_path / str(pid) / "cmdline").write_bytes(b"python\0-m\0mbrl_control_ros.recorder_standby\0")
+        (tmp_path / str(pid) / "comm").write_text(f"{name}\n")
+        (tmp_path / str(pid) / "stat").write_text(f"{pid} ({name}) S 5 0 0")
+    assert [(p.name, p.pid) for p in inject.processes(tmp_path)] == [("recorder", 11)]

@@ -27,6 +27,7 @@ setup(
             "controller_node = mbrl_control_ros.controller_node:main",
             "trainer_node = mbrl_control_ros.trainer_node:main",
             "recorder_node = mbrl_control_ros.recorder_node:main",
+            "recorder_standby = mbrl_control_ros.recorder_standby:main",
             "sim_node = mbrl_control_ros.sim_node:main",
             "inject_node = mbrl_control_ros.inject_node:main",
         ]

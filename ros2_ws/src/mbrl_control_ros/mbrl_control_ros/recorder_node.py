@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import time
 from collections.abc import Callable
@@ -19,6 +20,8 @@ from std_msgs.msg import Float64MultiArray
 from mbrl_control import robot
 from mbrl_control.data.black_box import BlackBox
 from mbrl_control.data.recorder import Recorder, RecorderEvent, RecorderOptions
+from mbrl_control.data.turn import Turn
+from mbrl_control.errors import DataError
 from mbrl_control.lifeline import orphaned
 from mbrl_control.messages import DECISION_TOPIC, STAMPED_COMMAND_TOPIC
 from mbrl_control.robot import RobotSpec
@@ -51,14 +54,28 @@ def recorded_name(topic: str, resolved: str, namespace: str) -> str:
     return topic if topic.startswith("/") else f"{namespace.rstrip('/')}/{topic}"
 
 
-class RecorderNode(Node):
-    """Subscribes to the serialized form of every recorded topic."""
+def run_folder(node: Node) -> Path:
+    """The parameter `run_dir` of a node."""
+    return Path(parameters.text(node, "run_dir", "folder of this run; the bag is its subfolder 'bag'"))
 
-    def __init__(self) -> None:
+
+class RecorderNode(Node):
+    """Subscribes to the serialized form of every recorded topic.
+
+    Args:
+        turn: to record in this run, where this process has it already.
+    """
+
+    def __init__(self, turn: Turn | None = None) -> None:
         super().__init__("recorder")
         spec = robot.load(parameters.text(self, "robot", "shipped robot or path of a robot YAML"))
-        run_dir = Path(parameters.text(self, "run_dir", "folder of this run; the bag is its subfolder 'bag'"))
+        run_dir = run_folder(self)
         folder = run_dir / "bag"
+        if turn is None:
+            with contextlib.suppress(DataError):  # where there are no locks nobody can stand by, but this one can record
+                turn = Turn(run_dir)
+                turn.take()
+        self._turn = turn
         waiting = parameters.integer(self, "queue", 20_000, "messages that may wait for the disk", least=1)
         flush_s = parameters.number(self, "flush_s", 0.25, "longest time that a message stays in memory, s", least=0.01)
         resume = parameters.flag(self, "resume", False, "go on in the bag of a recorder that was killed, in a file of its own")
@@ -101,8 +118,8 @@ class RecorderNode(Node):
         self.black_box.poll(now_ns)
 
 
-def _body(stop: Stop) -> None:
-    node = RecorderNode()
+def record(stop: Stop, node: RecorderNode) -> None:
+    """Record until told to stop, or until the disk is full."""
     executor = SingleThreadedExecutor()
     executor.add_node(node)
     try:
@@ -124,7 +141,7 @@ def _body(stop: Stop) -> None:
 
 def main(args: list[str] | None = None) -> None:
     """Entry point."""
-    run(_body, args)
+    run(lambda stop: record(stop, RecorderNode()), args)
 
 
 if __name__ == "__main__":
