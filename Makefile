@@ -59,7 +59,7 @@ soak: $(STAMP)
 	mkdir -p runs
 	$(BIN)/python benchmarks/soak.py --seconds $(SOAK_S) --json runs/soak.json --picture runs/soak.png
 
-# kill -9 of every process, KILLS times each, at random instants of live runs: half a minute a kill.
+# kill -9 of every process, KILLS times each, at random instants of live runs: about 50 s for one of each. Goes on where it was interrupted.
 kills: $(STAMP)
 	mkdir -p runs
 	$(BIN)/python benchmarks/kills.py --kills $(KILLS) --json runs/kills.json

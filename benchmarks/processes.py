@@ -69,11 +69,11 @@ def alive(pid: int) -> bool:
         return False
 
 
-def wait(condition: Callable[[], Any], most_s: float) -> Any:
+def wait(condition: Callable[[], Any], most_s: float, pause_s: float = 0.02) -> Any:
     """What a condition gives as soon as it is true, or at the end of the time."""
     end = time.monotonic() + most_s
     while not (found := condition()) and time.monotonic() < end:
-        time.sleep(0.02)
+        time.sleep(pause_s)
     return found
 
 
