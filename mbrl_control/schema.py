@@ -222,6 +222,8 @@ class SimSpec(Strict):
     command_timeout_s: Positive | None = Field(None, description="without a command for so long the plant applies `zero`; by default three "
                                                "ticks, but at most 0.1 s")
     state_hz: Positive = Field(100.0, description="rate of the published state")
+    memory_mb: int = Field(240, ge=16, le=1024, description="memory that reading the MJCF may take; one that takes more is refused. Models "
+                           "with large meshes and textures need more")
 
 
 class SafetySpec(Strict):

@@ -12,6 +12,7 @@ import tracemalloc
 import lz4.frame
 import numpy as np
 import pytest
+import yaml
 import zstandard
 from bag_tools import ARRAY, JOINTS, array, joint_state, run_of_arm, spec_of, write_ros1, write_rosbag2
 from mcap.writer import CompressionType
@@ -19,7 +20,7 @@ from mcap.writer import Writer as McapWriter
 from rosbags.rosbag1 import Writer as Ros1Writer
 from rosbags.typesys import Stores, get_typestore
 
-from mbrl_control import robot, strict_yaml
+from mbrl_control import guarded, robot, strict_yaml
 from mbrl_control.data.bags import read_bag
 from mbrl_control.data.expansion import FREE_EXPANSION, MAX_EXPANSION, Expansion, ExpansionError
 from mbrl_control.data.loading import load_episodes
@@ -29,7 +30,7 @@ from mbrl_control.data.tail import McapTail
 from mbrl_control.errors import DataError, SpecError, UserError
 from mbrl_control.files import TooLargeError, read_plain
 from mbrl_control.guarded import Caps
-from mbrl_control.models import mjcf
+from mbrl_control.models import mjcf, mjcf_trial
 
 BOMB = 300 << 20
 
@@ -355,6 +356,38 @@ def test_models_with_traps_are_told_in_a_sentence(tmp_path, record_property, tex
 
 
 @pytest.mark.fault(row=30)
+@pytest.mark.parametrize("text", [
+    "<mujoco><asset><hfield name='h' nrow='6000' ncol='6000' size='1 1 1 1'/></asset></mujoco>",  # small when compiled, large before
+    "<mujoco><size memory='241M'/><worldbody/></mujoco>",
+])
+def test_a_model_that_needs_much_memory_is_refused_and_takes_none_here(tmp_path, record_property, text):
+    (tmp_path / "robot.xml").write_text(text)
+    before = mjcf_trial.peak_bytes()
+    with pytest.raises(UserError, match=r"robot\.xml: this MJCF takes [0-9]{3} MB of memory, more than the 240 MB that are allowed; use"):
+        mjcf.read(tmp_path / "robot.xml")
+    assert mjcf_trial.peak_bytes() - before < 20 << 20
+    record_property("measured", "a model that takes more than 240 MB is refused before this process compiles it")
+
+
+def test_a_robot_may_allow_its_model_more_memory(tmp_path):
+    (tmp_path / "robot.xml").write_text("<mujoco><size memory='300M'/><worldbody/></mujoco>")
+    assert mjcf.read(tmp_path / "robot.xml", memory_mb=301).narena == 300 << 20
+    source = yaml.safe_load(robot.shipped()["pendulum"].read_text())
+    spec = robot.validate(strict_yaml.parse(yaml.safe_dump(source | {"sim": source["sim"] | {"memory_mb": 301}}), "x.yaml"))
+    assert (mjcf.memory_of(spec), mjcf.memory_of(robot.load("pendulum"))) == (301, 240)
+    with pytest.raises(SpecError, match="memory_mb"):
+        robot.validate(strict_yaml.parse(yaml.safe_dump(source | {"sim": source["sim"] | {"memory_mb": 8}}), "x.yaml"))
+
+
+@pytest.mark.fault(row=30)
+def test_what_a_trial_takes_is_told(tmp_path):
+    (tmp_path / "robot.xml").write_text("<mujoco><asset><hfield name='h' nrow='2000' ncol='2000' size='1 1 1 1'/></asset></mujoco>")
+    took = guarded.call(mjcf_trial.trial, str(tmp_path / "robot.xml"), what="it")
+    assert took["model"] == pytest.approx(4 * 2000**2, rel=0.01)  # heights in single precision
+    assert took["model"] < took["peak"] < 6 * took["model"] + (40 << 20)
+
+
+@pytest.mark.fault(row=30)
 def test_a_model_that_takes_for_ever_is_given_up(tmp_path, monkeypatch, record_property):
     bodies = "<replicate count='1000000000'><body><geom size='1'/></body></replicate>"
     (tmp_path / "robot.xml").write_text(f"<mujoco><worldbody>{bodies}</worldbody></mujoco>")
@@ -368,7 +401,7 @@ def test_a_model_that_takes_for_ever_is_given_up(tmp_path, monkeypatch, record_p
 
 def test_shipped_models_need_no_child_and_others_one_only(tmp_path, monkeypatch):
     calls = []
-    monkeypatch.setattr(mjcf.guarded, "call", lambda *given, **more: calls.append(more["what"]))
+    monkeypatch.setattr(mjcf.guarded, "call", lambda *given, **more: calls.append(more["what"]) or {"model": 1, "data": 1, "peak": 0})
     shipped = mjcf.assets() / "pendulum.xml"
     mjcf.read(shipped)
     assert calls == []

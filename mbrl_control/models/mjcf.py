@@ -17,6 +17,7 @@ from mbrl_control.robot import RobotSpec
 from mbrl_control.schema import SimSpec, StateSignal
 
 CAPS = guarded.Caps(wall_s=10.0, memory_bytes=2 << 30)
+MEMORY_MB = int(SimSpec.model_fields["memory_mb"].default)
 UNITS = {
     (mujoco.mjtJoint.mjJNT_HINGE, "position"): "rad",
     (mujoco.mjtJoint.mjJNT_HINGE, "velocity"): "rad/s",
@@ -34,6 +35,11 @@ def sim_of(spec: RobotSpec) -> SimSpec:
     if spec.sim is None:
         raise UserError(f"robot '{spec.name}' has no key 'sim'; give 'sim: {{mjcf: …, actuators: […]}}' to simulate it")
     return spec.sim
+
+
+def memory_of(spec: RobotSpec) -> int:
+    """What reading a robot's MJCF may take, MB."""
+    return spec.sim.memory_mb if spec.sim else MEMORY_MB
 
 
 def assets() -> Path | None:
@@ -58,11 +64,16 @@ def locate(mjcf: str, base: Path | None = None) -> Path:
     raise UserError(f"sim.mjcf = '{mjcf}' is no file (looked at {', '.join(map(str, places))}){nearest(mjcf, names)}")
 
 
-def read(path: Path) -> Any:
+def read(path: Path, memory_mb: int = MEMORY_MB) -> Any:
     """Compile an MJCF file to an `mjModel`. One that does not ship with `mbrl_sim` is tried in a child process before.
 
+    Args:
+        path: of the file.
+        memory_mb: that its compilation, or the model and its data, may take here; see `memory_of`.
+
     Raises:
-        UserError: MuJoCo refuses the file (its own words are passed on), crashes on it, or takes too long or too much memory.
+        UserError: MuJoCo refuses the file (its own words are passed on), crashes on it, or takes too long or too much memory. This
+            process has then taken none for it.
     """
     shipped = assets()
     if shipped is None or shipped.resolve() not in path.resolve().parents:
@@ -70,7 +81,11 @@ def read(path: Path) -> Any:
             changed = path.stat()
         except OSError as error:
             raise UserError(f"{path}: cannot be read: {error.strerror}") from error
-        _try(path.resolve(), changed.st_mtime_ns, changed.st_size)
+        needs_mb = _try(path.resolve(), changed.st_mtime_ns, changed.st_size) / 2**20
+        if needs_mb > memory_mb:
+            raise UserError(f"{path}: this MJCF takes {needs_mb:.0f} MB of memory, more than the {memory_mb} MB that are allowed; use "
+                            "smaller textures, height fields and meshes or a smaller <size memory>, or, if you trust where it comes from, "
+                            "raise sim.memory_mb (at most 1024)")
     try:
         return mujoco.MjModel.from_xml_path(str(path))
     except ValueError as error:
@@ -78,8 +93,11 @@ def read(path: Path) -> Any:
 
 
 @functools.lru_cache(maxsize=32)  # a plant and a known model of one run read the same file
-def _try(path: Path, mtime_ns: int, size: int) -> None:
-    guarded.call(mjcf_trial.trial, str(path), what=f"{path}: MuJoCo cannot load this MJCF", caps=CAPS)
+def _try(path: Path, mtime_ns: int, size: int) -> int:
+    """Bytes that a file takes."""
+    took = guarded.call(mjcf_trial.trial, str(path), what=f"{path}: MuJoCo cannot load this MJCF", caps=CAPS)
+    # The compiler holds assets several times: with a height field that is a third of a gigabyte in the end it takes 1.3 GB for a moment.
+    return max(int(took["peak"]), int(took["model"]) + int(took["data"]))
 
 
 def find(model: Any, kind: mujoco.mjtObj, name: str, asked_by: str) -> int:

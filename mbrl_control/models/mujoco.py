@@ -38,7 +38,7 @@ class MujocoModel(KnownModel):
         if options.threads < 0:
             raise UserError(f"models 'mujoco': threads = {options.threads} must be 0 or more")
         path = mjcf.locate(options.mjcf or mjcf.sim_of(spec).mjcf, Path(options.base) if options.base else None)
-        self.mj = mjcf.read(path)
+        self.mj = mjcf.read(path, mjcf.memory_of(spec))
         self.substeps = mjcf.whole_steps(spec.model_dt, self.mj.opt.timestep, "model_dt")
         self.map = mjcf.whole_state(self.mj, spec, path)
         self.data = [mujoco.MjData(self.mj) for _ in range(max(1, options.threads))]

@@ -19,7 +19,7 @@ class MujocoLookAhead:
     def __init__(self, spec: RobotSpec, base: Path | None = None) -> None:
         self._setting = Setting.of(spec)
         path = mjcf.locate(mjcf.sim_of(spec).mjcf, base)
-        self._model = mjcf.read(path)
+        self._model = mjcf.read(path, mjcf.memory_of(spec))
         # By default MuJoCo puts a robot whose simulation fails back to its start, where all is well.
         self._model.opt.disableflags |= mujoco.mjtDisableBit.mjDSBL_AUTORESET
         self._map = mjcf.whole_state(self._model, spec, path)

@@ -64,7 +64,7 @@ class MujocoPlant:
     def __init__(self, spec: RobotSpec, base: Path | None = None) -> None:
         self.spec = spec
         self.sim = mjcf.sim_of(spec)
-        self.model = mjcf.read(mjcf.locate(self.sim.mjcf, base))
+        self.model = mjcf.read(mjcf.locate(self.sim.mjcf, base), mjcf.memory_of(spec))
         self.data = mujoco.MjData(self.model)
         self.map = mjcf.SignalMap(self.model, spec)
         self.start = np.array([self.sim.start.get(name, 0.0) for name in spec.state_names])
