@@ -21,7 +21,7 @@ SYSTEM_ROS := $(shell test -n "$$ROS_DISTRO" && $(PYTHON) -c "import rclpy" 2>/d
 EXTRAS := $(if $(SYSTEM_ROS),,ros$(COMMA))bench,dev
 VENV_FLAGS := $(if $(SYSTEM_ROS),--system-site-packages)
 
-.PHONY: demo test lint verify soak kills cadence faults clean install
+.PHONY: demo test lint verify soak kills cadence swaps faults clean install
 .DEFAULT_GOAL := demo
 
 install: $(STAMP)
@@ -68,6 +68,11 @@ kills: $(STAMP)
 cadence: $(STAMP)
 	mkdir -p runs
 	$(BIN)/mbrl bench cadence --minutes $(CADENCE_MIN) --rates 50,100,200 --compare-pinning --json runs/cadence.json
+
+# A thousand model swaps in ten minutes of ticks, and every tenth snapshot bad on purpose.
+swaps: $(STAMP)
+	mkdir -p runs
+	$(BIN)/mbrl bench cadence --minutes $(CADENCE_MIN) --swap-every 0.5 --bad-every 10 --json runs/swaps.json
 
 # The fault table with what the tests of its rows measure, docs/faults.md.
 faults: $(STAMP)

@@ -32,11 +32,13 @@ def parse_rates(text: str) -> tuple[float, ...]:
 
 
 def cadence(
+    *,
     minutes: Annotated[float, typer.Option(min=0.01, max=10_000, help="of ticks, for each rate and each way of binding")] = 10.0,
     rate: Annotated[float, typer.Option(min=1, max=1000, help="ticks per second")] = 50.0,
     rates: Annotated[str, typer.Option(help="several rates one after the other, e.g. 50,100,200; instead of --rate")] = "",
     robot_name: Robot = "cartpole",
     swap_every: Annotated[float, typer.Option(min=0.5, help="seconds from one model swap to the next")] = 5.0,
+    bad_every: Annotated[int, typer.Option(min=0, help="every so many snapshots offered are bad on purpose; 0: none")] = 0,
     bound: Annotated[bool, typer.Option("--pin/--no-pin", help="bind planner, trainer and tick to cores, as the stack does")] = True,
     compare: Annotated[bool, typer.Option("--compare-pinning", help="measure every rate twice: bound to cores, and not")] = False,
     seed: Seed = 0,
@@ -58,9 +60,11 @@ def cadence(
     if out is not None:
         require_empty(out)
     folder = out.absolute() if out else Path(tempfile.mkdtemp(prefix="mbrl-cadence-"))
-    settings = cadence_bench.Settings(robot_name, folder, 60 * minutes, chosen, (True, False) if compare else (bound,), swap_every, seed)
+    settings = cadence_bench.Settings(robot_name, folder, 60 * minutes, chosen, (True, False) if compare else (bound,), swap_every,
+                                      bad_every, seed)
     command = (f"mbrl bench cadence --robot {robot_name} --minutes {minutes:g} --rates {','.join(f'{r:g}' for r in chosen)} "
-               f"--swap-every {swap_every:g} --seed {seed}" + (" --compare-pinning" if compare else "" if bound else " --no-pin"))
+               f"--swap-every {swap_every:g} --seed {seed}" + (f" --bad-every {bad_every}" if bad_every else "")
+               + (" --compare-pinning" if compare else "" if bound else " --no-pin"))
     try:
         with Live(console=console, refresh_per_second=2, transient=True) as screen:
             result = cadence_bench.run(settings, command, lambda progress: screen.update(progress_table(progress, settings.seconds)))
@@ -122,6 +126,13 @@ def runs_table(runs: list[dict[str, Any]]) -> Table:
     return table
 
 
+def swap_sentence(swaps: dict[str, Any]) -> str:
+    """What became of snapshots that were bad on purpose."""
+    back = (f"{swaps['rolled_back']} of {swaps['offered_worse']} worse ones were used and rolled back, in at most "
+            f"{swaps['rollback_periods']['max']:.2f} plan periods")
+    return f"of {swaps['offered_bad']} bad snapshots {swaps['refused_bad']} were refused, {swaps['accepted_bad']} used; {back}"
+
+
 def say(result: dict[str, Any]) -> None:
     """What else must be known about a run."""
     from mbrl_control.commands.show import missed_sentence  # noqa: PLC0415
@@ -134,6 +145,8 @@ def say(result: dict[str, Any]) -> None:
             console.print(f"{name}: {sentence}", highlight=False, soft_wrap=True)
         if not run["planner"]["plans"]:
             console.print(f"note: {name}: the planner made no plan", highlight=False)
+        if (swaps := run["swaps"]).get("offered_bad"):
+            console.print(f"{name}: {swap_sentence(swaps)}", highlight=False)
         if run["trainer"]["ended_early"]:
             console.print(f"note: {name}: the trainer ended before the ticks did", highlight=False)
     if result["interrupted"]:

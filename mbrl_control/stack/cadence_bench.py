@@ -29,6 +29,7 @@ from mbrl_control.runtime.mailbox import Mailbox, shared_folder
 from mbrl_control.runtime.process_link import child_environment
 from mbrl_control.stack import bench_plant, report
 from mbrl_control.stack.cadence_load import save_episodes
+from mbrl_control.stack.cadence_swaps import DAMAGES, Damage, Offered, offer, swap_part
 from mbrl_control.stack.cadence_tick import PROGRESS, PlanNote
 from mbrl_control.stack.machine_watch import beside_ticks, freeze_part
 from mbrl_control.stack.processes import end, interrupt, signals
@@ -38,6 +39,9 @@ DATA_S = 60.0
 POLL_S = 0.25
 FIRST_MODEL_S = 180.0
 GRACE_S = 10.0
+LAST_S = 0.5
+"""So long before the end the last snapshot is offered, as what becomes of it is to be seen."""
+
 START_S = 12.0
 """Rough time from the start of a part to its first tick, for the estimate of the time left."""
 
@@ -53,6 +57,7 @@ class Settings:
         rates: Hz; each is a part, or two.
         pinning: whether processes are bound to cores, for each part of a rate.
         swap_every_s: seconds from one model swap to the next.
+        bad_every: every so many snapshots offered are bad on purpose; 0: none.
         seed: of data, fits, excitation and planner.
     """
 
@@ -62,6 +67,7 @@ class Settings:
     rates: tuple[float, ...]
     pinning: tuple[bool, ...] = (True,)
     swap_every_s: float = 5.0
+    bad_every: int = 0
     seed: int = 0
 
     def parts(self) -> list[tuple[float, bool]]:
@@ -80,7 +86,7 @@ class Progress:
         left_s: estimate of the time to the end of all parts.
         figures: see `cadence_tick.PROGRESS`; empty while it starts.
         refits: so far.
-        swaps: snapshots published so far.
+        swaps: snapshots offered so far.
         ended: reports of the parts that are over.
     """
 
@@ -133,7 +139,8 @@ class Part:
         self._children: dict[str, subprocess.Popen[bytes]] = {}
         self.box = Mailbox(shared_folder() / f"mbrl-{os.getpid()}-bench-{time.monotonic_ns()}.box", len(PROGRESS), create=True)
         self.figures: dict[str, float] = {}
-        self.published: list[tuple[float, int]] = []
+        self._good: list[tuple[float, int]] = []
+        self._bad: list[tuple[int, Damage]] = []
         self.began = math.nan
         self._refits: list[dict[str, Any]] = []
         self._read, self._trainer_ended = 0, False
@@ -182,9 +189,19 @@ class Part:
             pin(cores_for("trainer"))
 
     def publish(self) -> None:
-        """Give the planner the newest model that passed the trainer's gate; the same one again costs a swap as well."""
-        version = self._store.publish(self._fits.read(self._fits.newest())).version
-        self.published.append((time.monotonic(), version))
+        """Give the planner the newest model that passed the trainer's gate (the same one again costs a swap as well), or spoil it first."""
+        snapshot, often = self._fits.read(self._fits.newest()), self.settings.bad_every
+        if often and self.offers and self.offers % often == 0:
+            damage = DAMAGES[len(self._bad) % len(DAMAGES)]
+            self._bad.append((offer(self._store, snapshot, damage), damage))
+        else:
+            version = self._store.publish(snapshot).version
+            self._good.append((time.monotonic(), version))
+
+    @property
+    def offers(self) -> int:
+        """Snapshots published so far, good and bad, the first one included."""
+        return len(self._good) + len(self._bad)
 
     def look(self) -> None:
         """Take in how far the ticks are."""
@@ -206,7 +223,8 @@ class Part:
                 raise self.fault("tick")
             return False
         self._trainer_ended = self._trainer_ended or self.ended("load")
-        if not math.isnan(self.began) and time.monotonic() - self.began >= len(self.published) * self.settings.swap_every_s:
+        gone_s = time.monotonic() - self.began  # nan before the first tick: nothing is due then
+        if self.offers * self.settings.swap_every_s <= gone_s < self.settings.seconds - LAST_S:
             self.publish()
         return True
 
@@ -249,7 +267,8 @@ class Part:
             "rate_hz": self.rate_hz, "pinned": self.pinned, "seconds": self.done_s, "cadence": cadence,
             "planner": {**planner, "plan_hz": self.spec.plan_hz, "restarts": left["planner_restarts"]},
             "trainer": {**trainer_part(self.refits()), "ended_early": self._trainer_ended},
-            "swaps": swap_part(self.published, plans, left["misses"]), "modes": left["modes"], "refused": left["refused"],
+            "swaps": swap_part(Offered(self._good, self._bad), plans, left["misses"], self._store.refused(), self.spec.plan_hz),
+            "modes": left["modes"], "refused": left["refused"],
         }
 
 
@@ -260,24 +279,6 @@ def trainer_part(refits: list[dict[str, Any]]) -> dict[str, Any]:
     return {"refits": len(refits), "published": published, "rejected": len(refits) - published,
             "refit_s": report.quantiles([r["seconds"] for r in refits]), "transitions": refits[-1]["transitions"] if refits else 0,
             "busy": sum(r["seconds"] for r in refits[1:]) / span if span else None}
-
-
-def swap_part(published: list[tuple[float, int]], plans: list[PlanNote], misses: list[tuple[float, int]]) -> dict[str, Any]:
-    """The report's `swaps`.
-
-    A swap lasts from the publishing of a snapshot to the first plan that was made with it or a newer one; the first snapshot is there
-    before the ticks begin and is no swap.
-
-    Args:
-        published: (time, version), in order.
-        plans: as they came, in order.
-        misses: (time, ticks missed).
-    """
-    used = {plan.version for plan in plans}
-    spans = [(at, next((plan.time for plan in plans if plan.version >= version), math.inf)) for at, version in published[1:]]
-    during = sum(count for when, count in misses if any(a <= when <= b for a, b in spans))
-    return {"published": len(spans), "accepted": sum(version in used for _, version in published[1:]), "rolled_back": 0,
-            "missed_ticks_during": during, "swap_s": report.quantiles([b - a for a, b in spans])}
 
 
 def run(settings: Settings, command: str, watch: Watch) -> dict[str, Any]:
@@ -335,7 +336,7 @@ def progress(part: Part, number: int, ended: list[dict[str, Any]]) -> Progress:
     settings = part.settings
     later = (len(settings.parts()) - number - 1) * (settings.seconds + START_S)
     left = settings.seconds - part.done_s + (0.0 if part.figures else START_S) + later
-    return Progress(part.rate_hz, part.pinned, part.done_s, left, part.figures, len(part.refits()), max(0, len(part.published) - 1),
+    return Progress(part.rate_hz, part.pinned, part.done_s, left, part.figures, len(part.refits()), max(0, part.offers - 1),
                     tuple(ended))
 
 
@@ -343,14 +344,16 @@ def whole(settings: Settings, command: str, runs: list[dict[str, Any]], wall_s: 
     """The report: the keys of report.json for the first part, and all parts under `runs`.
 
     `kept` says whether no tick was missed where processes were bound to cores (or everywhere, if none were), every part ran to its
-    end, and planner and trainer were at work all the time.
+    end, planner and trainer were at work all the time, and no snapshot that was bad on purpose was used.
     """
     judged = [r for r in runs if r["pinned"] or True not in settings.pinning]
     kept = (not interrupted and len(runs) == len(settings.parts())
-            and all(r["cadence"]["missed"] == 0 and r["planner"]["plans"] and not r["trainer"]["ended_early"] for r in judged))
+            and all(r["cadence"]["missed"] == 0 and r["planner"]["plans"] and not r["trainer"]["ended_early"] for r in judged)
+            and not any(r["swaps"].get("accepted_bad") for r in runs))
     first = {key: runs[0][key] for key in ("cadence", "planner", "trainer", "swaps")} if runs else {}
     return {"schema": 1, "command": command, "robot": settings.robot, "seed": settings.seed, "wall_s": wall_s, "machine": report.machine(),
-            **first, "swap_every_s": settings.swap_every_s, "interrupted": interrupted, "kept": kept, "runs": runs}
+            **first, "swap_every_s": settings.swap_every_s, "bad_every": settings.bad_every,
+            "interrupted": interrupted, "kept": kept, "runs": runs}
 
 
 def tidy(settings: Settings) -> None:
