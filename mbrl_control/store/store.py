@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 import shutil
 from collections.abc import Collection
@@ -42,8 +43,13 @@ class ModelStore:
         return self._numbers("")
 
     def _numbers(self, prefix: str) -> list[int]:
-        names = (path.name.removeprefix(prefix) for path in self.folder.glob(f"{prefix}v[0-9]*"))
+        # A planner asks before each plan: by `Path.glob` a thousand names took it 1.5 ms.
+        names = (name.removeprefix(prefix) for name in os.listdir(self.folder) if name.startswith(prefix))
         return sorted(int(found[1]) for name in names if (found := _PUBLISHED.fullmatch(name)))
+
+    def next_version(self) -> int:
+        """The number of the next snapshot, never one that was refused before."""
+        return max([*self.versions(), *self._numbers(ASIDE)], default=0) + 1
 
     def newest(self, without: Collection[int] = ()) -> int:
         """Newest version that is not one of `without`; 0 when there is none."""
@@ -60,7 +66,7 @@ class ModelStore:
 
     def publish(self, snapshot: Snapshot) -> Snapshot:
         """Write a snapshot under the next number (never one that was refused before) and return it with that number."""
-        numbered = replace(snapshot, version=max([*self.versions(), *self._numbers(ASIDE)], default=0) + 1)
+        numbered = replace(snapshot, version=self.next_version())
         snapshots.write(self.path(numbered.version), numbered)
         for old in self.versions()[: -self.keep]:
             with contextlib.suppress(FileNotFoundError):  # it was refused meanwhile
