@@ -29,7 +29,7 @@ from mbrl_control.stack.leftovers import dead_segments, sweep_dds
 from mbrl_control_ros.interfaces import message_class
 from mbrl_control_ros.qos import EVERY_OWN
 
-START_S, EARLY, EARLY_S, LATE_S = 30.0, 0.3, 4.0, 3.0
+START_S, EARLY, EARLY_S, LATE_S = 30.0, 0.3, 3.0, 2.0
 """A run that ends with a kill has it within `LATE_S` of its first command; a share `EARLY` of them within `EARLY_S` of its process."""
 
 END_S = 30.0

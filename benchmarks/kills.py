@@ -24,7 +24,7 @@ from mbrl_control.errors import UserError
 from mbrl_control.robot import RobotSpec
 from mbrl_control.stack import report
 
-FATAL_S, HELPERS_S, HELPER_S = 9.0, 10.0, 2 * LOOK_S + SPREAD_S / 2
+FATAL_S, HELPERS_S, HELPER_S = 8.0, 10.0, 2 * LOOK_S + SPREAD_S / 2
 """About so long a run for a fatal kill takes, one for helpers without its kills, and each of these."""
 
 

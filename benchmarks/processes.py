@@ -29,9 +29,10 @@ class Seen:
 def _line(pid: int) -> tuple[int, str]:
     folder = Path(f"/proc/{pid}")
     state, parent = (folder / "stat").read_text().rsplit(")", 1)[1].split()[:2]
-    if state == "Z":
+    words = (folder / "cmdline").read_text()
+    if state == "Z" or not words:  # one that is just dying has no command line any more
         raise ProcessLookupError
-    return int(parent), f'{(folder / "cmdline").read_text()} {called(folder)}'.replace("\0", " ")
+    return int(parent), f"{words} {called(folder)}".replace("\0", " ")
 
 
 def _role(words: str) -> str:
