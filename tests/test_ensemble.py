@@ -299,6 +299,21 @@ def test_snapshot_round_trip_is_bit_identical_and_in_place(dtype):
     assert torch.equal(model.scale(), other.scale())
 
 
+def test_the_precise_twin_is_the_model_in_float32_from_fit_to_fit_and_load_to_load():
+    model, other = fitted(), fitted(seed=1)
+    exact = model.precise()
+    state, action = starts(model.members)
+    for change in (lambda: None, lambda: model.prepare(torch.bfloat16), lambda: model.load(other.snapshot()),
+                   lambda: model.fit(data(400, seed=2), np.random.default_rng(2), epochs=1)):
+        change()
+        single = small()
+        single.load(model.snapshot())
+        assert torch.equal(exact.step(state, action).state, single.step(state, action).state)
+        assert exact.version == model.version
+    assert not torch.equal(exact.step(state, action).state, model.step(state, action).state)
+    assert model.precise() is exact
+
+
 def test_a_snapshot_is_frozen():
     model = fitted()
     snapshot = model.snapshot()

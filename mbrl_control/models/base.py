@@ -115,6 +115,15 @@ class LearnedModel(Model, Protocol):
         ...
 
 
+@runtime_checkable
+class Rounded(Protocol):
+    """A model that may predict in less than float32, and has a twin that does not."""
+
+    def precise(self) -> Model:
+        """The twin; it follows this model's weights."""
+        ...
+
+
 def precision(spec: RobotSpec) -> torch.dtype:
     """What a robot's planner wants expensive layers in; see `LearnedModel.prepare`."""
     return torch.bfloat16 if spec.planner.dtype == "bfloat16" else torch.float32

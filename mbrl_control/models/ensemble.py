@@ -93,6 +93,7 @@ class Ensemble:
         self._folded: Folded | None = None
         self._native: native.NativeRollout | None = None
         self._packed, self._kernel = False, True
+        self._precise: Ensemble | None = None
 
     def _initial(self, rng: np.random.Generator) -> list[torch.Tensor]:
         return network.initial(self.trained, self._sizes, rng, self.spec.state_dim if self.options.linear else 0)
@@ -160,6 +161,23 @@ class Ensemble:
         else:
             self._folded, self._native = new, None
         self._packed = False
+        if self._precise is not None:
+            self._precise._copy(self)
+
+    def precise(self) -> Ensemble:
+        """A twin that predicts (and only that) with hidden layers in float32, whatever is chosen here; it follows from fit to fit and
+        from load to load. bfloat16 is good enough to search with, but moves the optimum by some 1e-3 of a typical one-step change."""
+        if self._precise is None:
+            twin = copy.copy(self)
+            twin._dtype, twin._folded, twin._native = torch.float32, None, None
+            if self._folded is not None:
+                twin._copy(self)
+            self._precise = twin
+        return self._precise
+
+    def _copy(self, other: Ensemble) -> None:
+        self._weights, self._norm, self._elites, self.version = other._weights, other._norm, other._elites, other.version
+        self.prepare(torch.float32)
 
     def on(self, device: torch.device) -> Ensemble:
         """A twin that predicts (and only that) on another device, once it has been given weights by `follow`."""
@@ -167,7 +185,7 @@ class Ensemble:
         twin.encoding = copy.copy(self.encoding)
         twin.encoding.angles, twin.encoding.rates = self.encoding.angles.to(device), self.encoding.rates.to(device)
         # A graph holds tensor operations only, whatever its device.
-        twin.version, twin._folded, twin._kernel = 0, None, False
+        twin.version, twin._folded, twin._kernel, twin._precise = 0, None, False, None
         return twin
 
     def follow(self, other: Ensemble) -> None:

@@ -15,7 +15,7 @@ import torch
 
 from mbrl_control import parts
 from mbrl_control.costs.base import Cost
-from mbrl_control.models.base import Model
+from mbrl_control.models.base import Model, Rounded
 from mbrl_control.planning import risk
 from mbrl_control.planning.actions import ActionSpace
 from mbrl_control.planning.delays import Delays
@@ -28,6 +28,7 @@ from mbrl_control.planning.proposals import Proposal
 from mbrl_control.planning.record import Record, Shape, Summary
 from mbrl_control.planning.rollout import rollout
 from mbrl_control.planning.search import Problem, Search
+from mbrl_control.planning.second_order import SecondOrder
 from mbrl_control.planning.weighting import average
 from mbrl_control.robot import RobotSpec
 
@@ -80,6 +81,8 @@ class SamplingPlanner(ABC):
         self.init_std, self.min_std, self.momentum, self.execute = init_std, min_std, momentum, execute
         self.space, self.delays = ActionSpace(spec), Delays(spec)
         self.ranged = risk.Ranges.of(spec)
+        self.fine = model.precise() if p.newton_rows and isinstance(model, Rounded) else model
+        self.newton = SecondOrder(self, p.newton_rows) if p.newton_rows else None
         matrix = spline_matrix(p.horizon, p.knots, p.spline)
         self.splined = matrix.shape[1] < p.horizon
         self.matrix = torch.as_tensor(matrix, dtype=torch.float32)
@@ -214,7 +217,7 @@ class SamplingPlanner(ABC):
 
     def predict_start(self, request: PlanRequest) -> torch.Tensor:
         """[S] the state at which the plan's first action takes effect; see `Delays.start`."""
-        return self.delays.start(self.model, request)
+        return self.delays.start(self.fine, request)
 
     def prepare(self, request: PlanRequest, previous: Plan | None) -> tuple[Problem, Search]:
         """The start state and the rows that stand in every iteration; and where the search starts."""
@@ -238,8 +241,11 @@ class SamplingPlanner(ABC):
         search = Search(mean, torch.full_like(mean, self.init_std), self.revive(rows[1:], rows[0], cells))
         scale = self.model.scale() if self.spec.planner.disagreement and self.model.members > 1 else None
         problem = Problem(request.seq, self.predict_start(request), last, torch.tensor(part) if part else None,
-                          self.delays.pending(request), space.limit(torch.cat(fixed), last, reuse=True), scale,
-                          names + ["nominal"] * len(search.kept))
+                          self.delays.pending(request), space.limit(torch.cat(fixed), last, reuse=True), scale, names)
+        if self.newton is not None:
+            found = space.limit(self.newton.rows(problem), last, reuse=True)
+            problem = dataclasses.replace(problem, fixed=torch.cat([problem.fixed, found]), names=names + [self.newton.name] * len(found))
+        problem.names.extend(["nominal"] * len(search.kept))
         return problem, search
 
     def shape(self, problem: Problem, search: Search, iterations: int) -> Shape:
@@ -285,19 +291,23 @@ class SamplingPlanner(ABC):
         self.refit(search, rows, costs, least < math.inf)
         search.kept = self.carry(rows, costs)
 
-    def sent(self, rows: torch.Tensor, problem: Problem) -> torch.Tensor:
-        """[N, H, A] what is sent from the first action on, in half ranges, for rows [N, H, A] within limits."""
+    def mixed(self, rows: torch.Tensor, problem: Problem) -> torch.Tensor:
+        """[N, H, A] means of rows [N, H, A] over the cells from the first action on."""
         if problem.part is None:
             return rows
-        rows = torch.lerp(rows, torch.cat([rows[:, 1:], rows[:, -1:]], 1), problem.part)
-        return self.space.slow(rows, problem.last)
+        return torch.lerp(rows, torch.cat([rows[:, 1:], rows[:, -1:]], 1), problem.part)
 
-    def score(self, rows: torch.Tensor, problem: Problem) -> torch.Tensor:
-        """Risk-aggregated cost [N] of candidates [N, H, A] in half ranges and within limits; +inf where not finite."""
+    def sent(self, rows: torch.Tensor, problem: Problem) -> torch.Tensor:
+        """[N, H, A] what is sent from the first action on, in half ranges, for rows [N, H, A] within limits."""
+        return rows if problem.part is None else self.space.slow(self.mixed(rows, problem), problem.last)
+
+    def score(self, rows: torch.Tensor, problem: Problem, model: Model | None = None) -> torch.Tensor:
+        """Risk-aggregated cost [N] of candidates [N, H, A] in half ranges and within limits, by a model (the planner's); +inf where not
+        finite."""
         p = self.spec.planner
         sent = self.sent(rows, problem)
         actions = self.delays.played(self.space.commands(sent), problem.pending)
-        states = rollout(self.model, problem.start, actions, p.propagation, self.rng)
+        states = rollout(model or self.model, problem.start, actions, p.propagation, self.rng)
         ahead = states[:, :, 1:]
         returns = self.cost.stage(ahead, actions[None]).sum(-1) + self.cost.terminal(states[:, :, -1])
         if self.ranged is not None:
@@ -323,7 +333,8 @@ class SamplingPlanner(ABC):
         """Score the refitted mean if it may be played, and put what the search leaves into the record."""
         if self.execute == "mean":
             self.record.mean.copy_(self.space.limit(self.rows(search.mean)[None], problem.last))
-            self.record.mean_cost.copy_(self.score(self.record.mean, problem))
+            if self.newton is None:
+                self.record.mean_cost.copy_(self.score(self.record.mean, problem))
         self.record.close(search.kept, search.std, list(search.figures.values()))
 
     def choose(self, record: Record, problem: Problem, summary: Summary, done: int) -> tuple[torch.Tensor, float]:
@@ -331,7 +342,10 @@ class SamplingPlanner(ABC):
         best = record.best[summary.turn, None], summary.cost
         if self.execute == "best":
             return best
-        costs = torch.cat([record.mean_cost, record.costs[done * self.turns - 1, : len(problem.fixed)]]).tolist()
+        if self.newton is None:
+            costs = torch.cat([record.mean_cost, record.costs[done * self.turns - 1, : len(problem.fixed)]]).tolist()
+        else:
+            costs = self.score(torch.cat([record.mean, problem.fixed]), problem, self.fine).tolist()
         cost = min(costs)
         least = costs.index(cost)
         if not math.isfinite(cost):

@@ -12,6 +12,7 @@ from pydantic import Field
 from mbrl_control.costs.base import Cost
 from mbrl_control.errors import UserError
 from mbrl_control.models.base import Model
+from mbrl_control.models.slopes import differentiable
 from mbrl_control.planning import weighting
 from mbrl_control.planning.base import SamplingPlanner
 from mbrl_control.planning.engine import Found
@@ -126,18 +127,6 @@ class Gradient(SamplingPlanner):
         own = len(problem.fixed) + count
         change = costs[own:].reshape(knots.shape) - costs[own - count : own, None, None]
         return rows[:own], costs[:own], change / towards
-
-
-def differentiable(model: Model, spec: RobotSpec) -> bool:
-    """Whether autograd passes through a model; taken for granted of one that has not been fitted yet."""
-    action = torch.zeros(1, spec.action_dim, requires_grad=True)
-    try:
-        with torch.enable_grad():
-            return model.step(torch.zeros(model.members, 1, spec.state_dim), action).state.requires_grad
-    except UserError:
-        return True
-    except RuntimeError:
-        return False
 
 
 def build(spec: RobotSpec, model: Model, cost: Cost, seed: int, options: Options) -> Gradient:
