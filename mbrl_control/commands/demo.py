@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mbrl_control import robot
+from mbrl_control import robot, screen
 from mbrl_control.commands.options import console
 from mbrl_control.errors import UserError
 from mbrl_control.part_checks import check_parts
@@ -113,10 +113,10 @@ def run_lockstep(robot_name: str, run_dir: Path, settings: Settings, plant: str,
     live_run.require_empty(run_dir)
     run = lockstep.Lockstep(spec, made, run_dir / "store", settings)
     begin, interrupted, fault = time.monotonic(), False, None
-    with Live(console=console, refresh_per_second=4, transient=True) as screen:
+    with Live(console=console, refresh_per_second=4, transient=True) as shown:
 
         def watch(log: RunLog) -> None:
-            screen.update(live.table(spec, log, settings.duration_s))
+            shown.update(live.table(spec, log, settings.duration_s))
 
         try:
             run.run(watch)
@@ -138,18 +138,22 @@ def run_lockstep(robot_name: str, run_dir: Path, settings: Settings, plant: str,
 
 
 def run_live(settings: LiveSettings, command: str, prepared: Prepared | None = None) -> dict[str, Any]:
-    """Run as real processes; `prepared` when the run's folder was made ready before. A planner that will stop early is told of."""
+    """Run as real processes, whoever reads what is said; `prepared` when the run's folder was made ready before.
+
+    A planner that will stop early is told of.
+    """
     from rich.live import Live  # noqa: PLC0415
 
     from mbrl_control.stack import live, live_run  # noqa: PLC0415
 
+    screen.detach()
     ready = prepared or live_run.prepare(settings)
     if warning := ready.fit.demand():
         console.print(f"warning: {warning}", highlight=False, markup=False)
-    with Live(console=console, refresh_per_second=4, transient=True) as screen:
+    with Live(console=console, refresh_per_second=4, transient=True) as shown:
 
         def watch(log: RunLog) -> None:
-            screen.update(live.table(ready.spec, log, settings.duration_s))
+            shown.update(live.table(ready.spec, log, settings.duration_s))
 
         def tell(sentence: str) -> None:
             console.print(f"warning: {sentence}", highlight=False, markup=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -46,11 +47,11 @@ def mbrl(domain, tmp_path):
     """Start `mbrl` with arguments, in a ROS domain of its own."""
     started = []
 
-    def start(*arguments):
+    def start(*arguments, output=None):
         environment = child_environment() | {"ROS_DOMAIN_ID": str(domain), "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST"}
         with (tmp_path / "mbrl.log").open("w") as log:
-            started.append(subprocess.Popen([sys.executable, "-m", "mbrl_control.cli", *map(str, arguments)], env=environment, stdout=log,
-                                            stderr=subprocess.STDOUT, cwd=tmp_path))
+            started.append(subprocess.Popen([sys.executable, "-m", "mbrl_control.cli", *map(str, arguments)], env=environment,
+                                            stdout=output or log, stderr=output or subprocess.STDOUT, cwd=tmp_path))
         return started[-1]
 
     yield start
@@ -154,3 +155,27 @@ def test_without_its_recorder_the_robot_goes_on_and_another_goes_on_in_the_bag(m
     episodes = load_episodes(out / "bag", robot.load(out / "robot.yaml"))
     assert sum(e.duration for e in episodes) > 8 - 2, "all but the gap is read as one bag"
     record_property("measured", f"recorder: one that stands by takes over, {gap:.1f} s are not recorded, in the same bag")
+
+
+@pytest.mark.fault(row=38)
+def test_a_run_needs_nobody_who_reads_what_it_says(mbrl, tmp_path, record_property):
+    """Its screen is a pipe that is full from the start, is never read, and breaks in mid-run; then it has something to say."""
+    out = tmp_path / "run"
+    read, write = os.pipe()
+    os.set_blocking(write, False)
+    with contextlib.suppress(BlockingIOError):
+        while os.write(write, b"." * 4096):
+            pass
+    os.set_blocking(write, True)
+    process = mbrl("demo", "--duration", 8, "--out", out, output=write)
+    os.close(write)
+    until_recorded(out, 100)
+    os.close(read)
+    trainer = next(pid for pid, line in children(process.pid).items() if "trainer_node" in line)
+    os.kill(trainer, signal.SIGKILL)
+    assert process.wait(120) in (0, 1)  # solved or not
+    found = json.loads((out / "report.json").read_text())
+    assert found["ended_early"] == {}
+    assert found["trainer_restarts"] == 1
+    assert found["cadence"]["ticks"] >= 8 * 50 - 5
+    record_property("measured", "mbrl's output never read, then its reader gone: the run went on to its end and told all in its report")
