@@ -326,6 +326,18 @@ def test_exploration_noise_is_seeded_and_fades():
     np.testing.assert_array_equal(plans[0.0].carry, plans[1e3].carry)  # the next plan starts from the undisturbed one
 
 
+def test_a_floor_of_the_noise_stays():
+    settings = {"fading": {"noise": 0.5, "noise_fade_s": 2.0}, "floor": {"noise_floor": 0.1}, "both": {"noise": 0.5, "noise_floor": 0.1},
+                "none": {}}
+    late = {name: fakes.planner(fakes.spec(**of("icem"), trainer=t)).plan(fakes.request([0.1, 0.0], experience_s=1e3)).actions
+            for name, t in settings.items()}
+    early = fakes.planner(fakes.spec(**of("icem"), trainer={"noise": 0.1})).plan(fakes.request([0.1, 0.0])).actions
+    np.testing.assert_array_equal(late["fading"], late["none"])
+    np.testing.assert_array_equal(late["floor"], late["both"])
+    np.testing.assert_array_equal(late["floor"], early)
+    assert np.abs(late["floor"] - late["none"]).max() > 0.1
+
+
 def test_disagreement_repels_or_attracts():
     """Members agree where the speed is 0 only; without other costs a penalty rests there and a bonus flees."""
     cost = fakes.Quadratic(np.zeros((2, 2)), np.zeros((1, 1)))

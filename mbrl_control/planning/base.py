@@ -361,9 +361,10 @@ class SamplingPlanner(ABC):
                 done: int, begin: float) -> Plan:
         trainer = self.spec.trainer
         row, cost = self.choose(found.record, problem, summary, done)
-        noise = trainer.noise * math.exp(-request.experience_s / trainer.noise_fade_s)
+        fading = trainer.noise * math.exp(-request.experience_s / trainer.noise_fade_s)
+        noise = max(trainer.noise_floor, fading if fading > 1e-3 else 0.0)
         sent = self.sent(row, problem)
-        if noise > 1e-3:
+        if noise:
             sent = sent + noise * self.explore[request.seq % len(self.explore)]
         actions = self.space.commands(self.space.limit(sent, problem.last))[0].numpy().astype(np.float64)
         carry = torch.cat([row, found.record.kept[: found.kept]]).numpy().astype(np.float64)
