@@ -158,7 +158,7 @@ def test_the_rows_compete_in_every_plan_and_win_where_samples_only_come_near():
     for seq in range(3):
         previous = planner.plan(fakes.request([0.05, 0.0], seq=seq, apply_time=0.02 * seq, state_time=0.02 * seq), previous)
     assert previous.winner == "newton"
-    assert planner.plan(fakes.request([0.05, 0.0]), iterations=3).stats["rollouts"] == 3 * (3 + 3) + 32 + 25 + 20 + 2 * 3 + 1 + 1
+    assert planner.plan(fakes.request([0.05, 0.0]), iterations=3).stats["rollouts"] == 3 * (3 + 3) + 32 + 25 + 20 + 2 * 3 + 1 + 1 + (3 + 3)
 
 
 def test_a_row_that_is_not_finite_is_the_last_plan():

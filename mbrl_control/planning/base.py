@@ -170,7 +170,7 @@ class SamplingPlanner(ABC):
         found = engine.finish()
         summary = Summary.of(found.record, done * self.turns)
         engine.closing = max(0.98 * engine.closing, self.clock() - tick)
-        stats = self._stats(found, summary)
+        stats = self._stats(found, summary, len(problem.fixed))
         if not math.isfinite(summary.cost):
             return self._fallback(request, previous, stats, done, begin)
         return self._answer(request, problem, found, summary, stats, verdict, done, begin)
@@ -381,9 +381,9 @@ class SamplingPlanner(ABC):
         return dataclasses.replace(previous, seq=request.seq, cost=math.inf, verdict=Verdict.FALLBACK, model_version=self.model.version,
                                    iterations=done, latency_s=self.clock() - begin, winner="nominal", stats=stats)
 
-    def _stats(self, found: Found, summary: Summary) -> dict[str, float]:
+    def _stats(self, found: Found, summary: Summary, fixed: int) -> dict[str, float]:
         figures = dict(zip(["std", *found.figures], found.record.figures.tolist(), strict=False))
-        closing = self.execute == "mean"
+        closing = (self.execute == "mean") * (1 if self.newton is None else 1 + fixed)
         device = self.lost or self.engine is not self.direct
         return {"finite": summary.finite, "rollouts": float(summary.counts.sum() + closing), "best_cost": summary.cost,
                 **{name: value for name, value in figures.items() if math.isfinite(value)},

@@ -104,8 +104,8 @@ class Gradient(SamplingPlanner):
         """The fixed rows [R, H, A], and after them the limited rows [M, H, A] of knots [M, K, A]."""
         return torch.cat([problem.fixed, self.space.limit(self.rows(knots), problem.last)])
 
-    def _stats(self, found: Found, summary: Summary) -> dict[str, float]:
-        stats = super()._stats(found, summary)
+    def _stats(self, found: Found, summary: Summary, fixed: int) -> dict[str, float]:
+        stats = super()._stats(found, summary, fixed)
         stats["rollouts"] += len(summary.counts) * self._knots.numel() if self.options.gradients == "differences" else 0
         return stats
 

@@ -98,7 +98,7 @@ class SecondOrder:
         wide = DIFFERENCE * torch.cat([self.planner.fine.scale(), self.planner.space.half])
         moved = torch.cat([wide.diag(), -wide.diag()])[:, None]
         points = torch.cat([middle + moved, torch.cat([states, actions.expand(len(states), -1, -1)], -1)])
-        ahead, behind, here = self._slope(points).split([len(wide), len(wide), len(states)])
+        ahead, behind, here = self._slope(points).tensor_split([len(wide), 2 * len(wide)])
         # Finite, since LAPACK finds no eigenvalues otherwise; where the cost is not, the gradient says so.
         bend = ((ahead - behind).permute(1, 0, 2) / (2 * wide[:, None])).nan_to_num(0.0, 0.0, 0.0).clamp(-STEEPEST, STEEPEST)
         values, vectors = torch.linalg.eigh((bend + bend.mT) / 2)
