@@ -39,18 +39,17 @@ def severity(code: str, lasted_s: float) -> Mode:
     return Mode.LATCHED if lasted_s >= fault.latch_s - 1e-9 else fault.mode
 
 
-def step(before: Supervision, base: Mode, codes: Set[str], now: float, at_rest: bool = False, reset: bool = False) -> Supervision:
+def step(before: Supervision, base: Mode, codes: Set[str], now: float, reset: bool = False) -> Supervision:
     """The state after a tick.
 
     Severity rises at once. From BRAKE and HOLD it falls after one second without a fault that asks for BRAKE or worse; from LATCHED only
-    by `reset`, to BRAKE, and only when nothing asks for LATCHED any more. BRAKE becomes HOLD when the robot rests, or after a second.
+    by `reset`, to BRAKE, and only when nothing asks for LATCHED any more. BRAKE becomes HOLD after a second.
 
     Args:
         before: the state before.
         base: what the tick would do without faults: INACTIVE, STANDBY, EXPLORE or ACTIVE.
         codes: faults present now, of `FAULTS`.
         now: s, monotonic.
-        at_rest: whether the robot stands still.
         reset: whether an operator asks to leave LATCHED.
     """
     present = _NONE if not codes else MappingProxyType({code: before.present.get(code, now) for code in sorted(codes)})
@@ -60,7 +59,7 @@ def step(before: Supervision, base: Mode, codes: Set[str], now: float, at_rest: 
     worst = max(modes.values(), default=Mode.INACTIVE)
     asked = max(worst, base) if worst >= Mode.DEGRADED else base
     severe_until = now if worst >= Mode.BRAKE else before.severe_until
-    mode = _next(before, asked, worst, now, at_rest, reset, severe_until)
+    mode = _next(before, asked, worst, now, reset, severe_until)
     if before.mode == Mode.LATCHED > mode:
         severe_until = now
     reasons = tuple(sorted((c for c, m in modes.items() if m >= Mode.DEGRADED), key=lambda c: (-modes[c], c)))
@@ -70,7 +69,7 @@ def step(before: Supervision, base: Mode, codes: Set[str], now: float, at_rest: 
     return replace(before, mode=mode, since=since, present=present, severe_until=severe_until, reasons=reasons)
 
 
-def _next(before: Supervision, asked: Mode, worst: Mode, now: float, at_rest: bool, reset: bool, severe_until: float) -> Mode:
+def _next(before: Supervision, asked: Mode, worst: Mode, now: float, reset: bool, severe_until: float) -> Mode:
     mode = before.mode
     if mode == Mode.LATCHED:
         return Mode.BRAKE if reset and worst < Mode.LATCHED else Mode.LATCHED
@@ -80,4 +79,4 @@ def _next(before: Supervision, asked: Mode, worst: Mode, now: float, at_rest: bo
         return asked
     if asked < Mode.BRAKE and now - severe_until >= HEALTHY_S - 1e-9:
         return asked
-    return Mode.HOLD if mode == Mode.HOLD or at_rest or now - before.since >= BRAKE_S - 1e-9 else Mode.BRAKE
+    return Mode.HOLD if mode == Mode.HOLD or now - before.since >= BRAKE_S - 1e-9 else Mode.BRAKE
