@@ -199,7 +199,7 @@ class Controller:
         """Begin with what the robot does already."""
         if not self._started:
             self._started = True
-            self.last = start_command(self.spec, state)
+            self.last = start_command(self.spec, state, self.last)
             self.safety.begin(self.last)
 
     def _safe(self, mode: Mode, state: np.ndarray | None) -> np.ndarray:

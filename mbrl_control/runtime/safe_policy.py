@@ -73,17 +73,18 @@ def _measured(spec: RobotSpec, state: np.ndarray | None, else_: np.ndarray, kind
     return np.asarray(np.clip(out, spec.action_low, spec.action_high))
 
 
-def start_command(spec: RobotSpec, state: np.ndarray | None) -> np.ndarray:
+def start_command(spec: RobotSpec, state: np.ndarray | None, last: np.ndarray) -> np.ndarray:
     """The command that the robot obeys already, so that control begins without a bump.
 
     Args:
         spec: the robot.
         state: [S] as measured; None before any.
+        last: [A] the command sent last, which many robots obey for ever; the zero command when none was ever sent.
 
     Returns:
-        [A] the measured position or speed on axes that set one which is measured, cut to the limits; zero on all others.
+        [A] the measured position or speed on axes that set one which is measured, the last command on all others; cut to the limits.
     """
-    return _measured(spec, state, spec.action_zero, ("position", "speed"))
+    return _measured(spec, state, last, ("position", "speed"))
 
 
 def hold_command(spec: RobotSpec, state: np.ndarray | None, last: np.ndarray) -> np.ndarray:

@@ -73,17 +73,24 @@ def test_brake_opposes_the_rates_of_the_real_double_pendulum_as_it_always_did():
 
 
 def test_control_begins_with_what_the_robot_obeys_already():
-    assert start_command(mixed(), STATE) == pytest.approx([0.3, 1.5, 0.0])  # the position is beyond its limit
-    assert start_command(mixed(), -STATE) == pytest.approx([-0.3, -1.5, 0.0])
-    assert start_command(mixed(), None) == pytest.approx([0.1, 0.0, 0.0])
-    assert start_command(mixed(), np.array([np.nan, np.inf])) == pytest.approx([0.1, 0.0, 0.0])
-    arm = robot.load("arm7")
-    assert np.array_equal(start_command(arm, np.arange(14.0)), np.zeros(7))  # torques on top of its own gravity compensation
+    zero = mixed().action_zero
+    assert start_command(mixed(), STATE, zero) == pytest.approx([0.3, 1.5, 0.0])  # the position is beyond its limit
+    assert start_command(mixed(), -STATE, zero) == pytest.approx([-0.3, -1.5, 0.0])
+    assert start_command(mixed(), None, zero) == pytest.approx([0.1, 0.0, 0.0])
+    assert start_command(mixed(), np.array([np.nan, np.inf]), zero) == pytest.approx([0.1, 0.0, 0.0])
+    arm = robot.load("arm7")  # torques on top of its own gravity compensation
+    assert np.array_equal(start_command(arm, np.arange(14.0), arm.action_zero), np.zeros(7))
+
+
+def test_what_nothing_measures_begins_with_the_last_command():
+    assert start_command(mixed(), STATE, LAST) == pytest.approx([0.3, 1.5, -4.0])
+    assert start_command(mixed(), None, LAST) == pytest.approx([0.2, 1.0, -4.0])
+    assert start_command(mixed(), STATE, 10 * LAST) == pytest.approx([0.3, 1.5, -5.0])
 
 
 def test_the_first_commands_do_not_bump():
     spec = cart("m", limits="[-3, 3]", command=", max_rate: 1")
-    last = start_command(spec, np.array([0.7, 0.0]))
+    last = start_command(spec, np.array([0.7, 0.0]), spec.action_zero)
     for k in range(1, 11):
         last, _ = safe_command(spec, np.array([-3.0]), last, 0.02)
         assert last == pytest.approx([0.7 - 0.02 * k])
