@@ -16,7 +16,7 @@ from mbrl_control.runtime.excitation import excitation
 from mbrl_control.runtime.faults import Mode, mask
 from mbrl_control.runtime.layout import HISTORY_S
 from mbrl_control.runtime.safe_policy import hold_command, start_command
-from mbrl_control.runtime.safety import SafetyFilter, safe_command
+from mbrl_control.runtime.safety import Filtered, SafetyFilter, safe_command
 from mbrl_control.runtime.supervisor import Supervision
 
 EXCITATION_TICKS = 4096
@@ -145,7 +145,7 @@ class Controller:
         self.new_episode()
         self.supervision = Supervision()
         self._released = self._started = False
-        self._unsafe = NO_FAULTS
+        self._unsafe, self._held = NO_FAULTS, None
         self.reused = 0
 
     def release(self) -> None:
@@ -163,7 +163,10 @@ class Controller:
             self.state, self.state_time = state, time
 
     def tick(self, now: float) -> Decision:
-        """Decide the command for the period that begins now. Never blocks, never raises on bad plans or states."""
+        """Decide the command for the period that begins now. Never blocks, never raises on bad plans or states.
+
+        Before the first state it is the last command still: nobody knows what the robot does, so nothing is to be sent.
+        """
         self._take_plans(now)
         if self.state_time > now + self.spec.tick_s:  # or every sound state after it would count as older
             self.state_time = now - 2 * self.spec.state_timeout_s
@@ -176,10 +179,13 @@ class Controller:
             self._start(self.state)
         self._supervise(base, faults | self._age_faults(age) | self._unsafe | self.outside, now)
         mode, trusted = self.supervision.mode, self.state if fresh else None
-        if mode >= Mode.BRAKE:
-            wanted = self._safe(mode, trusted)
-        dt = now - self._last_time if self._last_time is not None else self.spec.tick_s
-        filtered = self.safety.apply(wanted, self.last, trusted, min(dt, 2 * self.spec.tick_s))
+        if self.state is None:  # nothing is sent, so what the robot obeys does not change, whatever is wrong
+            filtered = Filtered(self.last, False, NO_FAULTS)
+        else:
+            if mode >= Mode.BRAKE:
+                wanted = self._safe(mode, trusted)
+            dt = now - self._last_time if self._last_time is not None else self.spec.tick_s
+            filtered = self.safety.apply(wanted, self.last, trusted, min(dt, 2 * self.spec.tick_s))
         command, self._unsafe = filtered.command, filtered.faults
         self._remember(now, command)
         self._fresh_ticks += int(fresh)

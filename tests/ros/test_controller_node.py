@@ -197,6 +197,18 @@ def test_signals_end_with_a_robot_at_rest(probe, active, how):
     assert commands[-1].data[0] == 0.0
 
 
+def test_a_signal_before_the_first_state_ends_it_without_a_command(probe, start, run_dir):
+    commands = probe.listen(Float64MultiArray, "commands")
+    node = start("controller_node", "robot:=cartpole", f"run_dir:={run_dir}", "autostart:=true", "check_fit:=false")
+    probe.until(lambda: "waiting for the robot's first state" in node.output, "the wait for a state")
+    probe.until(lambda: probe.node.count_publishers("commands") == 1, "its topics")
+    node.process.send_signal(signal.SIGINT)
+    probe.until(lambda: node.process.poll() is not None, "the end")
+    probe.spin(0.1)
+    assert node.process.returncode == 0
+    assert commands == []
+
+
 def children(pid):
     return [int(p) for p in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 

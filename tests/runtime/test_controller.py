@@ -172,20 +172,6 @@ def test_control_of_positions_begins_where_the_robot_is():
     assert abs(float(again[0].command[0]) + 2.0) <= 1.0 * TICK + 1e-9
 
 
-@pytest.mark.fault(row=25)
-def test_an_effort_that_is_held_goes_on_from_where_it_was_left():
-    link = FakeLink()
-    controller = ready(link, safe_action="hold", command={"max_rate": 1.0})
-    link.answer = constant(controller.spec, 0.9)
-    left = drive(controller, 60)[-1].command
-    assert left[0] > 0.8
-    for begin in (100, 200):  # the first of them ends without a state, and so without a command
-        controller.begin()
-        again = drive(controller, 10, begin=begin, states=begin == 200)
-        assert abs(float(again[0].command[0] - left[0])) <= 1.0 * TICK + 1e-9
-    assert np.abs(np.diff([float(d.command[0]) for d in again])).max() <= 1.0 * TICK + 1e-9
-
-
 def test_nan_states_count_as_none():
     controller = ready(FakeLink())
     decisions = drive(controller, 20, state=np.full(4, math.nan))

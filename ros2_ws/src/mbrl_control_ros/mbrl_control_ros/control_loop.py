@@ -75,7 +75,7 @@ class Loop:
 
     def __init__(self, node: LifecycleNode, settings: Settings, tell: Callable[[DiagnosticArray], None]) -> None:
         self.node, self._settings, self._tell = node, settings, tell
-        self.active = False
+        self.active = self._has_sent = False
         self.spec: RobotSpec = robot.load(settings.robot)
         simulated = bool(node.get_parameter("use_sim_time").value)
         self._inputs = StateInput(self.spec, simulated, settings.use_stamps)
@@ -110,12 +110,13 @@ class Loop:
         self.link.receive(time.monotonic())
         self.core.begin()
         self.cadence = Cadence(self.spec.tick_s)
-        self.active = True
+        self.active, self._has_sent = True, False
 
     def rest(self) -> None:
-        """Bring the robot to rest and stop sending; what was measured is saved."""
+        """Bring the robot to rest and stop sending; what was measured is saved. A robot that nothing was sent to is left alone."""
         self.active = False
-        self._wind_down()
+        if self._has_sent:
+            self._wind_down()
         self.save_figures()
 
     def save_figures(self) -> None:
@@ -164,8 +165,8 @@ class Loop:
         now = self.cadence.next - self.cadence.period
         self.core.outside = self._faults()
         before, decision = self.core.supervision.mode, self.core.tick(now)
-        # Before the first state nobody knows what the robot does: any command could be a bump.
-        stamp = self.send(decision.command) if decision.mode != Mode.STANDBY else self.node.get_clock().now().to_msg()
+        # Before the first state nobody knows what the robot does: any command could be a bump, also the safe one of a fault.
+        stamp = self.send(decision.command) if self.core.state is not None else self.node.get_clock().now().to_msg()
         known = self.core.state if decision.mode in (Mode.ACTIVE, Mode.DEGRADED, Mode.EXPLORE) else None
         self._response.tick(now, decision.command, known, self.core.state_time)
         message = JointState(name=DECISION_NAMES, position=[*decision.numbers(), now, 1e6 * lateness_s])
@@ -188,6 +189,7 @@ class Loop:
 
     def send(self, command: np.ndarray) -> Time:
         """Publish a command [A] on the robot's topics, and its stamped twin. Returns the stamp."""
+        self._has_sent = True
         now = self.node.get_clock().now()
         for topic, message in self._writer.messages(command, now.nanoseconds):
             self._commands[topic].publish(message)

@@ -27,7 +27,7 @@ REPORT_S = 1.0
 
 
 class ControllerNode(LifecycleNode):
-    """Nothing is sent before activation; deactivation, shutdown and errors end with a command at rest."""
+    """Nothing is sent before activation and the first state; deactivation, shutdown and errors then end with a command at rest."""
 
     def __init__(self) -> None:
         super().__init__("controller")
@@ -160,7 +160,8 @@ def _spin(node: ControllerNode, stop: Stop) -> None:
     executor.add_node(node)
     if node.autostart and node.trigger_configure() == TransitionCallbackReturn.SUCCESS:
         _await_state(node, executor, stop)
-        node.trigger_activate()
+        if not stop:
+            node.trigger_activate()
     report_at = time.monotonic()
     while not stop and rclpy.ok():
         if node.loop is not None and node.loop.active:

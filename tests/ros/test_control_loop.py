@@ -1,0 +1,64 @@
+"""The controller's loop inside the test's own process, without its planner's process: what it sends, hears and leaves behind."""
+
+from __future__ import annotations
+
+import pytest
+from carts import CART
+from std_msgs.msg import Bool, Float64MultiArray
+
+from mbrl_control.runtime.faults import Mode
+from mbrl_control.runtime.process_link import ProcessLink
+from mbrl_control_ros.control_loop import Loop, Settings
+
+POSITIONS = "name: cart\n" + CART.replace("{name: u, unit: N,", "{name: u, joint: slider, topic: commands, unit: m,")
+
+
+@pytest.fixture
+def settings(tmp_path):
+    path = tmp_path / "cart.yaml"
+    path.write_text(POSITIONS)
+    return Settings(str(path), tmp_path / "run", tmp_path / "store", 0, anytime=True, use_stamps=True, heartbeat_s=0.0)
+
+
+@pytest.fixture
+def loop(probe, settings, monkeypatch):
+    monkeypatch.setattr(ProcessLink, "start", lambda self: None)
+    made = Loop(probe.node, settings, lambda message: None)
+    yield made
+    made.close()
+
+
+def run(loop, probe, ticks):
+    for _ in range(ticks):
+        loop.tick(lambda left: probe.executor.spin_once(timeout_sec=left))
+
+
+def sent_by(loop, monkeypatch):
+    """The commands that a loop sends from now on."""
+    sent, send = [], loop.send
+    monkeypatch.setattr(loop, "send", lambda command: (sent.append(float(command[0])), send(command))[1])
+    return sent
+
+
+@pytest.mark.parametrize("fault", [None, "second_publisher", "joints_wrong", "estop"])
+def test_before_the_first_state_nothing_is_sent_whatever_is_wrong_and_however_it_ends(probe, loop, monkeypatch, fault):
+    sent = sent_by(loop, monkeypatch)
+    monkeypatch.setattr(loop, "_faults", lambda: frozenset({fault} if fault else ()))
+    loop.begin()
+    run(loop, probe, 3)
+    assert (loop.core.supervision.mode > Mode.STANDBY) == (fault is not None)
+    loop.rest()
+    assert sent == []
+
+
+def test_once_something_was_sent_it_ends_at_rest(probe, loop, monkeypatch):
+    sent = sent_by(loop, monkeypatch)
+    loop.begin()
+    loop.core.on_state(0.0, loop.core.spec.action_zero.repeat(2) + 0.5)
+    run(loop, probe, 2)
+    assert len(sent) == 2
+    loop.rest()
+    assert sent[2:] == [0.0]
+    loop.begin()
+    loop.rest()  # the next activation sends nothing, and so has nothing to end
+    assert len(sent) == 3
