@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 from carts import CART
-from std_msgs.msg import Bool, Float64MultiArray
+from rclpy.node import Node
+from std_msgs.msg import Float64MultiArray
 
 from mbrl_control.runtime.faults import Mode
 from mbrl_control.runtime.process_link import ProcessLink
@@ -62,3 +63,19 @@ def test_once_something_was_sent_it_ends_at_rest(probe, loop, monkeypatch):
     loop.begin()
     loop.rest()  # the next activation sends nothing, and so has nothing to end
     assert len(sent) == 3
+
+
+def test_another_commander_is_seen_on_the_topic_that_commands_go_to(probe, settings, monkeypatch):
+    monkeypatch.setattr(ProcessLink, "start", lambda self: None)
+    node = Node("controller", context=probe.context, cli_args=["--ros-args", "-r", "commands:=/franka/effort"])
+    loop = Loop(node, settings, lambda message: None)
+    try:
+        probe.until(lambda: node.count_publishers("/franka/effort") == 1, "its own publisher")
+        assert "second_publisher" not in loop._faults()
+        rival = probe.node.create_publisher(Float64MultiArray, "/franka/effort", 1)
+        probe.until(lambda: "second_publisher" in loop._faults(), "the other one")
+        probe.node.destroy_publisher(rival)
+        probe.until(lambda: "second_publisher" not in loop._faults(), "its end")
+    finally:
+        loop.close()
+        node.destroy_node()

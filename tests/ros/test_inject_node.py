@@ -7,9 +7,11 @@ import re
 
 import carts
 import pytest
+import rclpy
 from sensor_msgs.msg import JointState
 
 from mbrl_control_ros import qos
+from mbrl_control_ros.inject_node import InjectNode
 
 
 @pytest.fixture
@@ -81,3 +83,17 @@ def test_without_leave_it_does_nothing(probe, start, cart):
     probe.until(lambda: node.process.poll() is not None, "its end")
     assert node.process.returncode == 2
     assert "does not allow faults to be injected" in node.output
+
+
+def test_the_listeners_that_it_waits_for_are_those_of_the_topic_it_sends_on(cart, domain, monkeypatch):
+    rclpy.init(args=["--ros-args", "-r", "joint_states:=/arm/states", "-p", f"robot:={cart}", "-p", "what:=wrong", "-p",
+                     "topic:=joint_states"], domain_id=domain)
+    try:
+        node = InjectNode()
+        asked = []
+        monkeypatch.setattr(node, "count_subscribers", lambda topic: asked.append(topic) or 10)
+        assert not node._everybody_listens()
+        assert asked == ["/arm/states"]
+        node.destroy_node()
+    finally:
+        rclpy.try_shutdown()

@@ -185,7 +185,9 @@ class Loop:
         self._inputs.watch.clock(self.node.get_clock().now().nanoseconds, now)
         found = self._operator.faults(now) | self._inputs.watch.faults(now) | self._response.faults()
         found |= self.clock.faults(now) | self.link.faults(now)
-        return found if all(self.node.count_publishers(topic) <= 1 for topic in self._commands) else found | {"second_publisher"}
+        # By the publishers' own names: those in the robot's YAML may have been remapped.
+        alone = all(self.node.count_publishers(publisher.topic_name) <= 1 for publisher in self._commands.values())
+        return found if alone else found | {"second_publisher"}
 
     def send(self, command: np.ndarray) -> Time:
         """Publish a command [A] on the robot's topics, and its stamped twin. Returns the stamp."""

@@ -49,13 +49,13 @@ class InjectNode(Node):
         self._injector = Injector[Any](what, np.random.default_rng(seed), self._editor, amount)
         self._echoes: Counter[Hashable] = Counter()
         self.heard = self.sent = 0
-        self._topic, self._matched = topic, False
+        self._matched = False
         self._publisher = self.create_publisher(kind, topic, qos.STREAM)
         self.create_subscription(kind, topic, self._take, qos.EVERY)
 
     def _everybody_listens(self) -> bool:
         """Whether what is sent reaches every subscription that is known; before, nothing is sent, or what was done could not be told."""
-        self._matched = self._matched or self._publisher.get_subscription_count() >= self.count_subscribers(self._topic)
+        self._matched = self._matched or self._publisher.get_subscription_count() >= self.count_subscribers(self._publisher.topic_name)
         return self._matched
 
     def _take(self, message: Any) -> None:
