@@ -38,12 +38,17 @@ published on `/diagnostics` in the same tick, and recorded with every command.
 {modes}
 
 Severity rises at once. DEGRADED ends with its fault. BRAKE and HOLD end {healthy:g} s after the last fault that asks for them;
-BRAKE becomes HOLD after {brake:g} s. LATCHED ends only by the service `~/reset` (std_srvs/Trigger), which is refused while the
-fault is still present, or by deactivating the node; control then goes on {healthy:g} s later.
+BRAKE becomes HOLD after {brake:g} s. LATCHED ends by the service `~/reset` (std_srvs/Trigger), which is refused while the fault is
+still present; control then goes on {healthy:g} s later. It also ends with deactivation: the next activation starts clean, and control
+begins with the first state, unless a fault is present then.
 
 The state is old from {old:g} of `state_timeout_s` on (not before two ticks), stale from `state_timeout_s` on, and lost from {lost:g}
-times that on. An emergency stop is a `std_msgs/Bool` on the topic `estop`: true presses it. With the parameter
-`heartbeat_timeout_s` the silence of the topic `heartbeat` (`std_msgs/Empty`) counts as one.
+times that on.
+
+An emergency stop is a `std_msgs/Bool` on the topic `estop`: true presses it, and counts in the next tick even when false has followed
+by then. Publishers of any quality of service are heard. The button must repeat its position, at 10 Hz or more: a message can be lost,
+and one from before the controller was configured is never delivered. A press that was released before activation does not count. With
+the parameter `heartbeat_timeout_s` the silence of the topic `heartbeat` (`std_msgs/Empty`) counts as an emergency stop.
 
 | fault | mode | what happened | what to do |
 |---|---|---|---|

@@ -5,10 +5,11 @@ from __future__ import annotations
 import pytest
 from carts import CART
 from rclpy.node import Node
-from std_msgs.msg import Float64MultiArray
+from std_msgs.msg import Bool, Empty, Float64MultiArray
 
 from mbrl_control.runtime.faults import Mode
 from mbrl_control.runtime.process_link import ProcessLink
+from mbrl_control_ros import qos
 from mbrl_control_ros.control_loop import Loop, Settings
 
 POSITIONS = "name: cart\n" + CART.replace("{name: u, unit: N,", "{name: u, joint: slider, topic: commands, unit: m,")
@@ -63,6 +64,25 @@ def test_once_something_was_sent_it_ends_at_rest(probe, loop, monkeypatch):
     loop.begin()
     loop.rest()  # the next activation sends nothing, and so has nothing to end
     assert len(sent) == 3
+
+
+@pytest.mark.fault(row=34)
+@pytest.mark.parametrize(("profile", "listeners"), [(qos.NEWEST, 1), (qos.STREAM, 2)])
+def test_the_stop_is_heard_from_any_publisher_and_a_short_press_in_its_tick(probe, loop, profile, listeners):
+    button = probe.node.create_publisher(Bool, "estop", profile)
+    probe.until(lambda: button.get_subscription_count() == listeners, "the loop listening")
+    for pressed in (True, False):
+        button.publish(Bool(data=pressed))
+        probe.until(lambda pressed=pressed: loop._operator._pressed == pressed, "the message")
+    assert [loop._operator.faults(0.0) for _ in range(2)] == [{"estop"}, frozenset()]
+
+
+@pytest.mark.parametrize("profile", [qos.NEWEST, qos.STREAM])
+def test_the_heartbeat_is_heard_from_any_publisher(probe, loop, profile):
+    heart = probe.node.create_publisher(Empty, "heartbeat", profile)
+    probe.until(lambda: heart.get_subscription_count() == 1, "the loop listening")
+    heart.publish(Empty())
+    probe.until(lambda: loop._operator._beat is not None, "the beat")
 
 
 def test_another_commander_is_seen_on_the_topic_that_commands_go_to(probe, settings, monkeypatch):

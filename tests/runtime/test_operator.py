@@ -20,6 +20,27 @@ def test_the_stop_counts_while_it_is_pressed():
 
 
 @pytest.mark.fault(row=34)
+def test_a_stop_that_is_released_before_the_tick_counts_in_it():
+    watch = OperatorWatch()
+    watch.stop(True)
+    watch.stop(False)
+    assert [watch.faults(k * TICK) for k in range(2)] == [{"estop"}, frozenset()]
+    watch.stop(True)
+    assert [watch.faults(k * TICK) for k in range(2, 5)] == 3 * [{"estop"}]
+
+
+def test_control_begins_with_the_position_of_the_stop_then():
+    watch = OperatorWatch()
+    watch.stop(True)
+    watch.stop(False)
+    watch.begin()
+    assert watch.faults(0.0) == frozenset()
+    watch.stop(True)
+    watch.begin()
+    assert watch.faults(TICK) == {"estop"}
+
+
+@pytest.mark.fault(row=34)
 def test_a_heartbeat_may_be_away_for_three_ticks_and_no_longer():
     watch = OperatorWatch(3 * TICK)
     found = []

@@ -13,6 +13,7 @@ import numpy as np
 from builtin_interfaces.msg import Time
 from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.duration import Duration
+from rclpy.event_handler import SubscriptionEventCallbacks
 from rclpy.lifecycle import LifecycleNode
 from rclpy.publisher import Publisher
 from rosgraph_msgs.msg import Clock
@@ -99,8 +100,12 @@ class Loop:
         self._plans = node.create_publisher(Float64MultiArray, PLAN_TOPIC, qos.STREAM)
         self._command_names = list(self.spec.command_names)
         self._operator = OperatorWatch(settings.heartbeat_s)
-        self._subscriptions += [node.create_subscription(Bool, "estop", lambda message: self._operator.stop(message.data), qos.STREAM),
-                                node.create_subscription(Empty, "heartbeat", lambda _: self._operator.beat(time.monotonic()), qos.STREAM)]
+        # Twice: best effort matches every publisher; reliable, a stop that was lost on the way is sent again by those that can. rclpy would
+        # say of the others that no message will come from them, which the first makes untrue.
+        quiet = SubscriptionEventCallbacks(use_default_callbacks=False)
+        self._subscriptions += [node.create_subscription(Bool, "estop", lambda message: self._operator.stop(message.data), profile,
+                                                         event_callbacks=quiet) for profile in (qos.OPERATOR, qos.STREAM)]
+        self._subscriptions.append(node.create_subscription(Empty, "heartbeat", lambda _: self._operator.beat(time.monotonic()), qos.OPERATOR))
         if simulated:
             self._subscriptions.append(node.create_subscription(Clock, "/clock", self._on_clock, qos.NEWEST))
         self.link.start()
@@ -109,6 +114,7 @@ class Loop:
         """Forget what is from before: a plan made then, states and commands; deadlines count from now."""
         self.link.receive(time.monotonic())
         self.core.begin()
+        self._operator.begin()
         self.cadence = Cadence(self.spec.tick_s)
         self.active, self._has_sent = True, False
 

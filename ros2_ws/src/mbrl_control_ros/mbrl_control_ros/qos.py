@@ -16,6 +16,9 @@ liveliness is asked for, because a publisher that offers none would not match at
 STATE = _keep_last(10, ReliabilityPolicy.BEST_EFFORT)
 """The controller on the robot's states: a wrong message from somebody must not push the true one out before it is read."""
 
+OPERATOR = _keep_last(10, ReliabilityPolicy.BEST_EFFORT)
+"""The controller on the emergency stop and the heartbeat: matches every publisher, and a release must not push the press out unread."""
+
 COMMAND = _keep_last(1, ReliabilityPolicy.RELIABLE)
 """Commands sent. Reliable matches both kinds of subscription; never latched, so that no late joiner gets an old command."""
 
