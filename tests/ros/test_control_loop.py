@@ -99,3 +99,11 @@ def test_another_commander_is_seen_on_the_topic_that_commands_go_to(probe, setti
     finally:
         loop.close()
         node.destroy_node()
+
+
+def test_figures_that_cannot_be_written_do_not_keep_control_from_ending(loop, settings):
+    (settings.run_dir / "controller.json.partial").mkdir()
+    loop.begin()
+    loop.rest()
+    assert not loop.active
+    assert not (settings.run_dir / "controller.json").exists()

@@ -123,7 +123,10 @@ class Loop:
         self.active = False
         if self._has_sent:
             self._wind_down()
-        self.save_figures()
+        try:
+            self.save_figures()
+        except OSError as error:  # a full disk must not keep the rest from being closed
+            self.node.get_logger().error(f"the figures of this run are not saved: {error}")
 
     def save_figures(self) -> None:
         """Leave the figures since activation in `controller.json` of the run's folder."""
