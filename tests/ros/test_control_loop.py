@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 from carts import CART
 from rclpy.node import Node
 from std_msgs.msg import Bool, Empty, Float64MultiArray
 
+from mbrl_control.errors import UserError
 from mbrl_control.runtime.faults import Mode
+from mbrl_control.runtime.mailbox import shared_folder
 from mbrl_control.runtime.process_link import ProcessLink
-from mbrl_control_ros import qos
+from mbrl_control_ros import control_loop, qos
 from mbrl_control_ros.control_loop import Loop, Settings
 
 POSITIONS = "name: cart\n" + CART.replace("{name: u, unit: N,", "{name: u, joint: slider, topic: commands, unit: m,")
@@ -107,3 +111,23 @@ def test_figures_that_cannot_be_written_do_not_keep_control_from_ending(loop, se
     loop.rest()
     assert not loop.active
     assert not (settings.run_dir / "controller.json").exists()
+
+
+def left_behind(node):
+    """What a loop makes that outlives it unless it is closed."""
+    return (len(list(node.subscriptions)), len(list(node.publishers)), sorted(shared_folder().glob(f"mbrl-{os.getpid()}-*")))
+
+
+@pytest.mark.parametrize(("where", "name", "error"), [(control_loop, "Controller", UserError("does not fit")),
+                                                      (ProcessLink, "start", OSError("no more processes")),
+                                                      (control_loop, "PLAN_TOPIC", None)])
+def test_what_fails_while_it_is_made_leaves_nothing_behind(probe, settings, monkeypatch, where, name, error):
+    def fail(*_, **__):
+        raise error
+
+    monkeypatch.setattr(ProcessLink, "start", lambda self: None)
+    monkeypatch.setattr(where, name, fail if error else "no topic at all")
+    before = left_behind(probe.node)
+    with pytest.raises(type(error) if error else Exception):
+        Loop(probe.node, settings, lambda message: None)
+    assert left_behind(probe.node) == before

@@ -16,6 +16,8 @@ from rclpy.duration import Duration
 from rclpy.event_handler import SubscriptionEventCallbacks
 from rclpy.lifecycle import LifecycleNode
 from rclpy.publisher import Publisher
+from rclpy.qos import QoSProfile
+from rclpy.subscription import Subscription
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import JointState
 from std_msgs.msg import Bool, Empty, Float64MultiArray
@@ -72,6 +74,10 @@ class Loop:
 
     Attributes:
         active: whether commands are sent.
+
+    Raises:
+        UserError: the robot's YAML is wrong, or the nominal model of its safety filter does not fit.
+        OSError: the run's folder or the planner's process cannot be made. Nothing is left behind in either case.
     """
 
     def __init__(self, node: LifecycleNode, settings: Settings, tell: Callable[[DiagnosticArray], None]) -> None:
@@ -82,33 +88,51 @@ class Loop:
         self._inputs = StateInput(self.spec, simulated, settings.use_stamps)
         self._response = ResponseWatch(self.spec)
         self.clock = ClockWatch(simulated, self.spec.sim is None, time.monotonic())
+        self._operator = OperatorWatch(settings.heartbeat_s)
         self._writer = CommandWriter(self.spec, lambda kind: message_class(kind)())
         states = {topic: message_class(kind) for topic, kind in self._inputs.topics().items()}
+        self._command_names = list(self.spec.command_names)
         self._sent_plan: Any = None
         self.figures = Figures(self.spec, node.get_name())
         logs = settings.run_dir / "logs"
         logs.mkdir(parents=True, exist_ok=True)
         self.link = ProcessLink(settings.robot, self.spec, settings.store, settings.seed, logs / "planner.log",
                                 iterations_fixed=not settings.anytime)
-        own = Path(settings.robot)
-        self.core = Controller(self.spec, self.link, settings.seed, base=own.parent if own.is_file() else None)
+        self._subscriptions: list[Subscription[Any]] = []
+        self._publishers: list[Publisher[Any]] = []
         self.cadence = Cadence(self.spec.tick_s)
-        self._subscriptions = [node.create_subscription(kind, topic, self._on_state(topic), qos.STATE) for topic, kind in states.items()]
-        self._commands = {t: node.create_publisher(message_class(k), t, qos.COMMAND) for t, k in self._writer.topics().items()}
-        self._stamped = node.create_publisher(JointState, STAMPED_COMMAND_TOPIC, qos.STREAM)
-        self._decisions = node.create_publisher(JointState, DECISION_TOPIC, qos.STREAM)
-        self._plans = node.create_publisher(Float64MultiArray, PLAN_TOPIC, qos.STREAM)
-        self._command_names = list(self.spec.command_names)
-        self._operator = OperatorWatch(settings.heartbeat_s)
-        # Twice: best effort matches every publisher; reliable, a stop that was lost on the way is sent again by those that can. rclpy would
-        # say of the others that no message will come from them, which the first makes untrue.
+        own = Path(settings.robot)
+        try:
+            self.core = Controller(self.spec, self.link, settings.seed, base=own.parent if own.is_file() else None)
+            self._open(states, simulated)
+            self.link.start()
+        except BaseException:  # or the next configure would find a second publisher: what is left of this one
+            self.close()
+            raise
+
+    def _open(self, states: dict[str, type], simulated: bool) -> None:
+        for topic, kind in states.items():
+            self._subscribe(kind, topic, self._on_state(topic), qos.STATE)
+        self._commands = {topic: self._publish(message_class(kind), topic, qos.COMMAND) for topic, kind in self._writer.topics().items()}
+        self._stamped = self._publish(JointState, STAMPED_COMMAND_TOPIC, qos.STREAM)
+        self._decisions = self._publish(JointState, DECISION_TOPIC, qos.STREAM)
+        self._plans = self._publish(Float64MultiArray, PLAN_TOPIC, qos.STREAM)
+        # Twice: best effort matches every publisher; reliable, a stop that was lost on the way is sent again by those that can. Of the
+        # others rclpy would say that no message will come from them, which the first makes untrue.
         quiet = SubscriptionEventCallbacks(use_default_callbacks=False)
-        self._subscriptions += [node.create_subscription(Bool, "estop", lambda message: self._operator.stop(message.data), profile,
-                                                         event_callbacks=quiet) for profile in (qos.OPERATOR, qos.STREAM)]
-        self._subscriptions.append(node.create_subscription(Empty, "heartbeat", lambda _: self._operator.beat(time.monotonic()), qos.OPERATOR))
+        for profile in (qos.OPERATOR, qos.STREAM):
+            self._subscribe(Bool, "estop", lambda message: self._operator.stop(message.data), profile, quiet)
+        self._subscribe(Empty, "heartbeat", lambda _: self._operator.beat(time.monotonic()), qos.OPERATOR)
         if simulated:
-            self._subscriptions.append(node.create_subscription(Clock, "/clock", self._on_clock, qos.NEWEST))
-        self.link.start()
+            self._subscribe(Clock, "/clock", self._on_clock, qos.NEWEST)
+
+    def _subscribe(self, kind: type, topic: str, callback: Callable[[Any], None], profile: QoSProfile,
+                   events: SubscriptionEventCallbacks | None = None) -> None:
+        self._subscriptions.append(self.node.create_subscription(kind, topic, callback, profile, event_callbacks=events))
+
+    def _publish(self, kind: type, topic: str, profile: QoSProfile) -> Publisher[Any]:
+        self._publishers.append(self.node.create_publisher(kind, topic, profile))
+        return self._publishers[-1]
 
     def begin(self) -> None:
         """Forget what is from before: a plan made then, states and commands; deadlines count from now."""
@@ -143,11 +167,8 @@ class Loop:
         self.link.stop()
         for subscription in self._subscriptions:
             self.node.destroy_subscription(subscription)
-        for publisher in self._all_publishers():
+        for publisher in self._publishers:
             self.node.destroy_publisher(publisher)
-
-    def _all_publishers(self) -> list[Publisher[Any]]:
-        return [*self._commands.values(), self._stamped, self._decisions, self._plans]
 
     def _on_state(self, topic: str) -> Callable[[Any], None]:
         def callback(message: Any) -> None:
