@@ -26,6 +26,7 @@ from mbrl_control.stack.model_report import model_part
 from mbrl_control.stack.processes import Node, Processes, interrupt, require_ros, signals, wait_for
 from mbrl_control.stack.run_log import RunLog
 from mbrl_control.stack.run_reader import RunReader
+from mbrl_control.stack.run_span import RunSpan
 from mbrl_control.stack.upkeep import Upkeep
 from mbrl_control.store import ModelStore
 from mbrl_control.store.store import ROLLED_BACK
@@ -147,7 +148,8 @@ def run(settings: LiveSettings, command: str, watch: Watch | None = None, prepar
         machine.start()
         processes.start()
         wait_for(settings.run_dir / "bag", processes, START_TIMEOUT_S)
-        while not ended and (not reader.log.time or reader.log.time[-1] < settings.duration_s):
+        span = RunSpan(settings.duration_s)
+        while not ended and not span.over(reader.log.time[-1] if reader.log.time else None, time.monotonic()):
             log = reader.poll()
             if watch is not None:
                 watch(log)
