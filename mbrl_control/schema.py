@@ -117,7 +117,8 @@ class CommandSignal(Signal):
                                "in the same unit")
     safe_action: SafeAction | None = Field(None, description="of this axis; by default that of the robot")
     tracks_within: Positive | None = Field(None, description="the state keeps within so much of this command, `delay_s` later, or after "
-                                           "10 ticks the robot brakes (`no_response`); none: not watched")
+                                           "10 ticks the robot brakes (`no_response`), and the second time within a minute latches "
+                                           "(`no_response_again`); none: not watched")
 
     @field_validator("limits")
     @classmethod

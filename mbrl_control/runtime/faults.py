@@ -82,6 +82,9 @@ _ALL = (
           "see logs/trainer.log; give it more of a core"),
     Fault("trainer_memory", Mode.ACTIVE, "the trainer reached its cap of memory, ended and is started again",
           "raise `trainer.memory_mb` or lower `trainer.window_s` in the robot's YAML"),
+    # Commands
+    Fault("no_response_again", Mode.LATCHED, "the robot does not follow its commands, for the second time within a minute",
+          "see what holds it, check the drives and their limits, then call ~/reset"),
 )
 
 FAULTS: dict[str, Fault] = {fault.code: fault for fault in _ALL}

@@ -10,10 +10,17 @@ import numpy as np
 from mbrl_control.robot import RobotSpec, wrap_angle
 
 TICKS = 10
+AGAIN_S = 60.0
+FOLLOWS: frozenset[str] = frozenset()
+ONCE = frozenset({"no_response"})
+AGAIN = frozenset({"no_response_again"})
 
 
 class ResponseWatch:
     """Compares the state with the command that was in force when it was made, dead time taken off.
+
+    While the robot brakes nothing is compared, so the fault is over as soon as it has had its effect, and a second later the robot is
+    driven again. If it then fails to follow once more, it would do so for ever: the fault of a second time latches.
 
     Args:
         spec: the robot.
@@ -28,6 +35,7 @@ class ResponseWatch:
         keep = math.ceil((float(spec.delays.max()) + spec.state_timeout_s) * spec.rate_hz) + 2
         self._sent: deque[tuple[float, np.ndarray]] = deque(maxlen=keep)
         self._ticks = np.zeros(len(self._command), dtype=int)
+        self._faults, self._last_s = FOLLOWS, -math.inf
 
     def tick(self, now_s: float, command: np.ndarray, state: np.ndarray | None, measured_s: float) -> None:
         """Take over a tick.
@@ -35,7 +43,7 @@ class ResponseWatch:
         Args:
             now_s: when its command was sent, monotonic.
             command: [A] as sent.
-            state: [S] the newest, None when there is none to act on: the count begins anew.
+            state: [S] the newest, None when there is none to act on or the command is not the plan's: the count begins anew.
             measured_s: when that was measured, monotonic.
         """
         if not len(self._command):
@@ -49,11 +57,19 @@ class ResponseWatch:
                 far = abs(wrap_angle(error) if self._wraps[k] else error) > self._within[k]  # not so while nothing was sent: nan
                 self._ticks[k] = self._ticks[k] + 1 if far else 0
         self._sent.append((now_s, command.copy()))
+        if not (self._ticks >= TICKS).any():
+            self._faults = FOLLOWS
+        elif not self._faults:
+            self._faults = AGAIN if now_s - self._last_s < AGAIN_S else ONCE
+            self._last_s = now_s
 
     def _in_force(self, when_s: float, axis: int) -> float:
         """The command up to an instant: what was sent at that very instant has not had any effect yet."""
         return next((float(command[axis]) for at, command in reversed(self._sent) if at < when_s - 1e-9), math.nan)
 
     def faults(self) -> frozenset[str]:
-        """`no_response` after ten ticks of too great an error, until it is small again."""
-        return frozenset({"no_response"}) if (self._ticks >= TICKS).any() else frozenset()
+        """{"no_response"} after ten ticks of too great an error, until it is small again or nothing is compared.
+
+        {"no_response_again"} instead when that began less than a minute after it had begun before.
+        """
+        return self._faults
