@@ -198,6 +198,30 @@ def test_a_reader_counts_new_models_and_ways_back(tmp_path):
     assert reader.log.rolled_back == 1
 
 
+def test_a_reader_takes_what_is_no_message_as_if_it_had_not_come(tmp_path):
+    """Whatever others publish, it ends no run."""
+    spec = robot.load("pendulum")
+    reader = RunReader(spec, tmp_path)
+
+    def take(topic, kind, **body):
+        reader._take(TailMessage(topic, kind, 1, 1, encode(kind, body)))
+
+    take("/joint_states", JOINTS, name=["pivot"], position=[3.0], velocity=[0.0])
+    take("/mbrl/command", JOINTS, name=["torque"], position=[0.0])
+    take("/mbrl/decision", JOINTS, name=["mode", "model_version"], position=[2.0, 3.0])
+    assert (len(reader.log.time), reader.log.mode, reader.log.swaps) == (1, [2], [(0.0, 3)])
+    for position in ([9.0, 1.0], [math.nan, 1.0], [math.inf, 1.0], [2.0, math.nan], [2.0], []):
+        take("/mbrl/decision", JOINTS, name=["mode", "model_version"], position=position)
+    take("/mbrl/decision", JOINTS, name=["model_version"], position=[4.0])
+    for command in ([], [0.0, 0.0], [math.nan]):
+        take("/mbrl/command", JOINTS, name=["torque"], position=command)
+    for plan in ([], [math.nan] * 1000, [1e300] * 1000, [0.0] * 12):
+        take("/mbrl/plan", "std_msgs/msg/Float64MultiArray", data=plan)
+    for topic in ("/mbrl/decision", "/mbrl/command", "/mbrl/plan", "/joint_states"):
+        reader._take(TailMessage(topic, JOINTS, 1, 1, b"\x00\x01\x00\x00" + b"\xff" * 20))
+    assert (len(reader.log.time), reader.log.mode, reader.log.swaps, len(reader.log.plans)) == (1, [2], [(0.0, 3)], 0)
+
+
 def ink(path):
     pixels = plt.imread(path)[..., :3]
     return pixels.shape, len(np.unique(pixels[::3, ::3].reshape(-1, 3), axis=0)), float((pixels.min(-1) < 0.9).mean())

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 from bag_tools import JOINTS, changed, joint_state, run_of_arm, spec_of
@@ -124,6 +126,18 @@ def test_bad_messages_are_counted_not_fatal(tmp_path):
     tail = EpisodeTail(tmp_path / "run", spec_of())
     assert tail.poll() == len([r for r in rows if r[0] != "/mbrl/decision"]) - 1
     assert tail.rejected == {"joint_states: joint 'elbow' is not in the message": 1}
+
+
+def test_decisions_that_tell_no_version_are_left_out(tmp_path):
+    rows = own_run()
+    for names, numbers in ((["model_version"], []), (["mode", "model_version"], [2.0]), (["model_version"], [math.nan])):
+        at = rows[-1][3] + 1000
+        rows.append(("/mbrl/decision", JOINTS, encode(JOINTS, {"header": {"stamp": at}, "name": names, "position": numbers}), at))
+    written(tmp_path / "run", rows)
+    tail = EpisodeTail(tmp_path / "run", spec_of())
+    tail.poll()
+    for episode in (tail.episodes()[0], episodes_from_bag(tmp_path / "run", spec_of())[0]):
+        assert set(episode.model_version) == {0, 1, 2, 3}
 
 
 def test_old_data_is_forgotten(tmp_path):

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import difflib
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -83,6 +85,13 @@ def _signals(signals: Sequence[Signal]) -> str:
     return ", ".join(f"'{s.name}'" for s in signals)
 
 
+def version_of(decision: Any) -> float | None:
+    """The model version that a message on `mbrl/decision` tells; None where it tells none."""
+    names, numbers = list(decision.name), decision.position
+    version = float(numbers[names.index(MODEL_VERSION)]) if MODEL_VERSION in names and len(names) == len(numbers) else math.nan
+    return version if math.isfinite(version) else None
+
+
 def _versions(recording: Recording, remap: Mapping[str, str]) -> Stream | None:
     """The model version of each decision, from `mbrl/decision`."""
     found = recording.match(remap.get(DECISION_TOPIC, DECISION_TOPIC), JOINT_STATE)
@@ -90,8 +99,7 @@ def _versions(recording: Recording, remap: Mapping[str, str]) -> Stream | None:
         return None
     times, values = [], []
     for message in recording.topics[found].messages():
-        names = list(message.name)
-        if MODEL_VERSION in names:
+        if (version := version_of(message)) is not None:
             times.append(int(message.header.stamp.sec) * 10**9 + int(message.header.stamp.nanosec))
-            values.append([float(message.position[names.index(MODEL_VERSION)])])
+            values.append([version])
     return Stream(found, np.array([0]), np.array(times, np.int64), np.array(values)) if times else None

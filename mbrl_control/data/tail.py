@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from mbrl_control.data.align import Clocks, Stream, align, choose_times
-from mbrl_control.data.bag_episodes import MODEL_VERSION
+from mbrl_control.data.bag_episodes import version_of
 from mbrl_control.data.episodes import Episode
 from mbrl_control.data.expansion import ExpansionError
 from mbrl_control.data.mcap_bag import part_of
@@ -203,9 +203,8 @@ class EpisodeTail:
             clocks = (stamp_ns(decoded) or 0, message.publish_ns, message.log_time_ns)
             self._last_ns = max(self._last_ns, message.log_time_ns)
             if topic == DECISION_TOPIC:
-                names = list(decoded.name)
-                if MODEL_VERSION in names:
-                    self._versions.add(clocks, decoded.position[names.index(MODEL_VERSION)])
+                if (version := version_of(decoded)) is not None:
+                    self._versions.add(clocks, np.array([version]))
                 continue
             reader = self._parts[topic].reader
             fault = reader.read(decoded)

@@ -14,9 +14,11 @@ import torch
 from mbrl_control.costs import base as costs
 from mbrl_control.data.message_types import decode
 from mbrl_control.data.tail import McapTail, TailMessage
+from mbrl_control.errors import DataError
 from mbrl_control.messages import StateReader, stamp_ns
 from mbrl_control.robot import RobotSpec
 from mbrl_control.runtime.layout import Layout
+from mbrl_control.runtime.logged_decision import LoggedDecision, parse
 from mbrl_control.stack.run_log import PlanNote, RunLog
 from mbrl_control.training.trainer import Refit
 
@@ -58,32 +60,42 @@ class RunReader:
         return self.log
 
     def _take(self, message: TailMessage) -> None:
+        """What is no message of its topic is as if it had not come: a run must not end by what others publish."""
         name = message.topic.lstrip("/")
-        body = decode(message.type, message.payload)
+        try:
+            body = decode(message.type, message.payload)
+        except DataError:
+            return
         if name.endswith("mbrl/command"):
             self._take_command(stamp_ns(body) or message.log_time_ns, np.array(body.position, dtype=np.float64))
         elif name.endswith("mbrl/decision"):
-            numbers = dict(zip(body.name, body.position, strict=True))
-            mode, version, faults = int(numbers["mode"]), int(numbers["model_version"]), int(numbers.get("faults", 0))
-            if self.log.mode:
-                self.log.mode[-1], self.log.version[-1], self.log.faults[-1] = mode, version, faults
-            if version > self._version:
-                self.log.swaps.append((self.log.time[-1] if self.log.time else 0.0, version))
-            self.log.rolled_back += int(0 < version < self._version)
-            self._version = version or self._version
-            self._decision = (mode, version, faults)
+            if (decision := parse(body.name, body.position)) is not None:
+                self._take_decision(decision)
         elif name.endswith("mbrl/plan"):
-            vector = self._layout.current(np.asarray(body.data))
-            plan = self._layout.unpack_plan(vector[: self._layout.plan_size])[0]
-            self._plans.append(PlanNote(plan.verdict, plan.latency_s, plan.winner))
-            if self._keep:
-                self.vectors.append(vector)
+            with contextlib.suppress(ValueError, LookupError, OverflowError):  # numbers that are no plan
+                self._take_plan(self._layout.current(np.asarray(body.data)))
         else:
             topic = next(t for t in self._states.topics() if message.topic.endswith("/" + t.lstrip("/")))
             self._states.update(topic, body, message.log_time_ns)
 
+    def _take_decision(self, decision: LoggedDecision) -> None:
+        version = decision.model_version
+        self._decision = (int(decision.mode), version, decision.faults)
+        if self.log.mode:
+            self.log.mode[-1], self.log.version[-1], self.log.faults[-1] = self._decision
+        if version > self._version:
+            self.log.swaps.append((self.log.time[-1] if self.log.time else 0.0, version))
+        self.log.rolled_back += int(0 < version < self._version)
+        self._version = version or self._version
+
+    def _take_plan(self, vector: np.ndarray) -> None:
+        plan = self._layout.unpack_plan(vector[: self._layout.plan_size])[0]
+        self._plans.append(PlanNote(plan.verdict, plan.latency_s, plan.winner))
+        if self._keep:
+            self.vectors.append(vector)
+
     def _take_command(self, when: int, command: np.ndarray) -> None:
-        if not self._states.complete():
+        if not self._states.complete() or command.shape != (self.spec.action_dim,) or not np.isfinite(command).all():
             return
         if self._origin is None:
             self._origin = when

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import signal
 import time
 from pathlib import Path
@@ -9,7 +10,7 @@ from pathlib import Path
 import pytest
 from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.duration import Duration
-from rclpy.serialization import deserialize_message
+from rclpy.serialization import deserialize_message, serialize_message
 from rosbags.highlevel import AnyReader
 from sensor_msgs.msg import JointState
 from std_msgs.msg import Float64MultiArray
@@ -144,6 +145,23 @@ def test_remapped_topics_are_recorded_under_the_names_of_the_yaml():
     assert recorded_name("joint_states", "/franka/measured", "/") == "/joint_states"
     assert recorded_name("joint_states", "/franka/measured", "/arm") == "/arm/joint_states"
     assert recorded_name("/odom", "/car/pose", "/arm") == "/odom"
+
+
+def test_what_is_no_decision_ends_no_recorder(probe, recorder, tmp_path):
+    made = publishers(probe, tmp_path)
+    decision = made["/arm/mbrl/decision"]
+    for number in (9.0, -5.0, math.nan, math.inf, 1e300):
+        decision.publish(JointState(name=["mode"], position=[number]))
+        decision.publish(JointState(name=["mode", "faults"], position=[2.0, number]))
+    decision.publish(JointState(name=["mode", "faults"], position=[4.0]))
+    decision.publish(serialize_message(JointState(name=["mode"], position=[4.0]))[:30])
+    sent = send(probe, made, 20)[COMMAND]
+    assert all(p.wait_for_all_acked(Duration(seconds=5)) for p in made.values())
+    assert recorder.end(signal.SIGTERM) == 0
+    assert "Traceback" not in recorder.output
+    found = [deserialize_message(m.payload, Float64MultiArray) for m in McapTail(tmp_path / "run" / "bag", [COMMAND]).read()]
+    assert found[-20:] == sent
+    assert not (tmp_path / "run" / "blackbox").exists(), "nothing said that the robot was stopped"
 
 
 def test_a_stop_leaves_a_black_box_of_what_came_before_it(probe, recorder, tmp_path):

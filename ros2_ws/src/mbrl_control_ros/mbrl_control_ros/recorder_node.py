@@ -26,6 +26,7 @@ from mbrl_control.lifeline import orphaned
 from mbrl_control.messages import DECISION_TOPIC, STAMPED_COMMAND_TOPIC
 from mbrl_control.robot import RobotSpec
 from mbrl_control.runtime.faults import FAULTS, Mode, codes
+from mbrl_control.runtime.logged_decision import LoggedDecision, parse
 from mbrl_control_ros import parameters, qos
 from mbrl_control_ros.interfaces import PLAN_TOPIC, message_class, type_name
 from mbrl_control_ros.process import Stop, run
@@ -52,6 +53,15 @@ def recorded_name(topic: str, resolved: str, namespace: str) -> str:
     if resolved.endswith("/" + topic.lstrip("/")):
         return resolved
     return topic if topic.startswith("/") else f"{namespace.rstrip('/')}/{topic}"
+
+
+def read_decision(payload: bytes) -> LoggedDecision | None:
+    """The decision in a serialized message; None where it holds none, for anybody may publish on the topic."""
+    try:
+        message = deserialize_message(payload, JointState)
+    except RuntimeError:  # what rclpy raises for bytes that are no such message
+        return None
+    return parse(message.name, message.position)
 
 
 def run_folder(node: Node) -> Path:
@@ -108,13 +118,12 @@ class RecorderNode(Node):
 
     def _watch(self, payload: bytes, now_ns: int) -> None:
         """A black box begins when the robot is stopped."""
-        decision = deserialize_message(payload, JointState)
-        numbers = dict(zip(decision.name, decision.position, strict=False))
-        mode = Mode(int(numbers.get("mode", Mode.INACTIVE)))
-        if mode >= Mode.BRAKE > self._mode:
-            severe = [code for code in codes(int(numbers.get("faults", 0))) if FAULTS[code].mode >= Mode.BRAKE]
-            self.black_box.trigger(severe[0] if severe else mode.name.lower(), now_ns)
-        self._mode = mode
+        decision = read_decision(payload)
+        if decision is not None:
+            if decision.mode >= Mode.BRAKE > self._mode:
+                severe = [code for code in codes(decision.faults) if FAULTS[code].mode >= Mode.BRAKE]
+                self.black_box.trigger(severe[0] if severe else decision.mode.name.lower(), now_ns)
+            self._mode = decision.mode
         self.black_box.poll(now_ns)
 
 
