@@ -36,7 +36,7 @@ def child_environment() -> dict[str, str]:
 
 
 class ProcessLink:
-    """Owner's side of the link. Nothing but `start` and `stop` ever takes longer than microseconds.
+    """Owner's side of the link. Nothing but `start`, `stop` and, after the keeper's end, `check` takes longer than microseconds.
 
     Args:
         robot: name or path of the robot's YAML.
@@ -68,20 +68,28 @@ class ProcessLink:
         self.last_vector: np.ndarray | None = None
 
     def start(self) -> None:
-        """Start the keeper, and with it the worker; it plans once the store holds a model. Takes some milliseconds."""
-        wake, self._wake = os.pipe()
-        orders, self._orders = os.pipe()
-        self._events, events = os.pipe()
-        for end in (self._wake, self._orders, self._events):
-            os.set_blocking(end, False)
-        pipes = ("--wake", str(wake), "--orders", str(orders), "--events", str(events))
+        """Start the keeper, and with it the worker; it plans once the store holds a model. Takes some milliseconds.
+
+        Raises:
+            OSError: there is no memory, process or file left for it.
+        """
+        theirs: list[int] = []
         try:
+            wake, self._wake = os.pipe()
+            theirs.append(wake)
+            orders, self._orders = os.pipe()
+            theirs.append(orders)
+            self._events, events = os.pipe()
+            theirs.append(events)
+            for end in (self._wake, self._orders, self._events):
+                os.set_blocking(end, False)
+            pipes = ("--wake", str(wake), "--orders", str(orders), "--events", str(events))
             with open(self._log or os.devnull, "ab") as output:
                 self._keeper = subprocess.Popen([*self._command, *pipes], pass_fds=(wake, orders, events), stdin=subprocess.DEVNULL,
                                                 stdout=output, stderr=subprocess.STDOUT, env=child_environment() | ONE_THREAD,
                                                 start_new_session=True)
         finally:
-            for end in (wake, orders, events):
+            for end in theirs:
                 os.close(end)
         self._buried = False
         self._give_orders(time.monotonic())
@@ -97,18 +105,24 @@ class ProcessLink:
         return max(0, self._watch.starts - 1)
 
     def check(self) -> bool:
-        """Take in what happened to the worker and see to it; returns whether one is running.
+        """As `look`, and a keeper that ended is started again too, which takes milliseconds: call it about once a second.
 
-        Call it once a second or each tick: it costs two system calls. A worker that ended is started again, at first at once, then with
-        growing pauses; one that hangs is killed. Only when the keeper itself was killed does it take longer: a process is started.
+        Where it cannot be started (no memory is left), that counts as another end of the worker, and is tried again later.
         """
-        if self._keeper is None:
-            return False
-        now = time.monotonic()
+        if self._keeper is None or self._keeper.poll() is None:
+            return self.look()
         self._take_events()
-        if self._keeper.poll() is not None:
-            return self._keeper_died(now)
-        self._give_orders(now)
+        return self._keeper_died(time.monotonic())
+
+    def look(self) -> bool:
+        """Take in what happened to the worker and see to it; returns whether one is running. Made for each tick: two system calls.
+
+        A worker that ended is started again by its keeper, at first at once, then with growing pauses; one that hangs is killed.
+        """
+        if self._keeper is None or self._keeper.poll() is not None:
+            return False
+        self._take_events()
+        self._give_orders(time.monotonic())
         return self._watch.pid != 0
 
     def faults(self, now: float) -> frozenset[str]:
@@ -116,7 +130,7 @@ class ProcessLink:
         return self._watch.faults(now)
 
     def _take_events(self) -> None:
-        with contextlib.suppress(BlockingIOError):
+        with contextlib.suppress(OSError):  # nothing is there, or the pipe is gone with a keeper that could not be started
             self._rest += os.read(self._events, 4096)
         whole = len(self._rest) // EVENT.size * EVENT.size
         for kind, number, when in EVENT.iter_unpack(self._rest[:whole]):
@@ -135,7 +149,10 @@ class ProcessLink:
             self._watch.event(Event.ENDED, -1, now)
         if self._watch.due(now):
             self._close_pipes()
-            self.start()
+            try:
+                self.start()
+            except OSError:  # what calls this sends commands, and must go on without a planner
+                self._watch.event(Event.ENDED, -1, now)
         return False
 
     def _close_pipes(self) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import itertools
 import os
 import signal
 import subprocess
@@ -273,6 +275,56 @@ def test_the_keeper_may_be_killed_too(world, link):
     count = len(tick.plans)
     until(lambda: link.check() and tick() and len(tick.plans) > count + 3)
     assert link.pid != worker
+
+
+def test_a_keeper_that_cannot_be_started_is_tried_again_later_and_ends_nothing(world, link, monkeypatch):
+    worker = worker_of(link)
+    link._keeper.kill()
+    until(lambda: ended(worker))
+    real, tries = (subprocess.Popen, os.pipe), []
+
+    def fail(*given, **named):
+        tries.append(time.monotonic())
+        raise BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable")
+
+    files = len(os.listdir("/proc/self/fd"))
+    monkeypatch.setattr(subprocess, "Popen", fail)
+    until(lambda: not link.check() and len(tries) >= 3)
+    pauses = [b - a for a, b in itertools.pairwise(tries)]
+    assert pauses[0] >= 0.2 - 1e-3
+    assert pauses[1] >= 0.5 - 1e-3
+    assert link.faults(time.monotonic()) == {"planner_failing"}
+    for made in range(3):  # so many pipes can be made, and then no more
+        left = [made]
+        monkeypatch.setattr(os, "pipe", lambda left=left: real[1]() if left.append(left.pop() - 1) or left[0] >= 0 else fail())
+        count = len(tries)
+        link._watch._restarts.ends.clear()
+        until(lambda count=count: not link.check() and not link.look() and len(tries) > count)
+        link.send(request_of(world[1], 0))
+        assert len(os.listdir("/proc/self/fd")) <= files
+    monkeypatch.setattr(subprocess, "Popen", real[0])
+    monkeypatch.setattr(os, "pipe", real[1])
+    link._watch._restarts.ends.clear()
+    tick = Tick(link, world[1])
+    until(lambda: link.check() and tick())
+    assert link.pid not in (0, worker)
+
+
+def test_a_look_never_starts_a_keeper_nor_spoils_its_start(world, link):
+    """The look of each tick orders a worker from the keeper; from a dead one it must not, for an order is given once."""
+    worker = worker_of(link)
+    link._keeper.kill()
+    until(lambda: ended(worker))
+    keeper = link._keeper
+    until(lambda: not link.look() and keeper.poll() is not None)
+    for _ in range(100):
+        assert not link.look()
+    assert link._keeper is keeper
+    link.check()
+    for _ in range(100):
+        link.look()
+    until(lambda: link.look() or link.check())
+    assert link._keeper is not keeper
 
 
 def test_a_worker_over_its_memory_is_ended_and_the_log_says_why(world, tmp_path):
