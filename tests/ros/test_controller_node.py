@@ -232,6 +232,23 @@ def test_a_killed_planner_is_told_and_started_anew_while_ticks_go_on(probe, acti
     probe.until(lambda: not Path(f"/proc/{planner}").exists(), "the planner to follow its controller")
 
 
+@pytest.mark.fault(row=11)
+def test_a_killed_worker_is_back_without_waiting_for_the_look_of_each_second(probe, active, record_property):
+    node, _, commands, _ = active
+    told = probe.listen(DiagnosticArray, "/diagnostics")
+    keeper = children(node.process.pid)[0]
+    probe.until(lambda: children(keeper), "a worker")
+    (first,), have = children(keeper), len(told)
+    probe.until(lambda: len(told) > have, "the report of a second, in which the keeper is looked after")
+    begin, have = time.monotonic(), len(commands)
+    os.kill(first, signal.SIGKILL)
+    probe.until(lambda: children(keeper) not in ([], [first]), "another worker")
+    took = time.monotonic() - begin
+    assert took < 0.8, "the next report is a second after the last one"
+    wait_for_commands(probe, commands)
+    record_property("measured", f"in the controller's node a planner that is killed has a successor after {took:.2f} s")
+
+
 def test_two_controllers_in_two_namespaces(probe, start, run_dir):
     Robot(probe, "/left")
     left, right = probe.listen(JointState, "/left/mbrl/decision"), probe.listen(JointState, "/right/mbrl/decision")

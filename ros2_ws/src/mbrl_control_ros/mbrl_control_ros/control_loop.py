@@ -202,6 +202,7 @@ class Loop:
         message = JointState(name=DECISION_NAMES, position=[*decision.numbers(), now, 1e6 * lateness_s])
         message.header.stamp = stamp
         self._decisions.publish(message)
+        self.link.look()
         if self.link.last_vector is not self._sent_plan:
             self._sent_plan = self.link.last_vector
             self._plans.publish(Float64MultiArray(data=self._sent_plan.tolist()))
