@@ -12,6 +12,13 @@ from mbrl_control.models import mjcf
 from mbrl_control.robot import RobotSpec
 from mbrl_control.runtime.look_ahead import Setting
 
+SANE = 1e6
+"""No robot's state is beyond it in SI units, and the simulation of one that is ends at once."""
+
+
+def _tell_nobody(warning: str) -> None:
+    """The states tell that a simulation failed."""
+
 
 class MujocoLookAhead:
     """See `mbrl_control.runtime.look_ahead.LookAhead`."""
@@ -22,6 +29,8 @@ class MujocoLookAhead:
         self._model = mjcf.read(path, mjcf.memory_of(spec))
         # By default MuJoCo puts a robot whose simulation fails back to its start, where all is well.
         self._model.opt.disableflags |= mujoco.mjtDisableBit.mjDSBL_AUTORESET
+        # By default it also tells each such failure in a file and on the terminal, and neither may hold a tick up.
+        mujoco.set_mju_user_warning(_tell_nobody)
         self._map = mjcf.whole_state(self._model, spec, path)
         self._data = mujoco.MjData(self._model)
         # Views, because to ask MuJoCo for one takes as long as to fill it.
@@ -33,6 +42,9 @@ class MujocoLookAhead:
 
     def __call__(self, state: np.ndarray, command: np.ndarray, sent: np.ndarray) -> np.ndarray:
         """See `LookAhead`."""
+        if not (np.abs(state) <= SANE).all():
+            self._out[:] = np.nan
+            return self._out
         s, model, data, full, nq = self._setting, self._model, self._data, self._full, self._model.nq
         mujoco.mj_resetData(model, data)
         full[self._map.address] = state

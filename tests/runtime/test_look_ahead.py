@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 
+import mujoco
 import numpy as np
 import pytest
 from guarded import guarded
@@ -72,6 +73,26 @@ def test_a_simulation_that_fails_is_not_taken_for_the_start():
     states = ahead(np.array([0.0, 0.0, 1e200, 1e200]), np.zeros(1), NONE)
     assert not np.isfinite(states).all() or np.abs(states).max() > 1e100
     assert np.isfinite(ahead(np.zeros(4), np.zeros(1), NONE)).all()  # and is forgotten
+
+
+def test_an_unstable_simulation_writes_nothing_anywhere(tmp_path):
+    """MuJoCo's own way of warning is a line in a file of the working directory and one on the terminal: in each tick."""
+    spec = guarded(model="mujoco", options={})
+    code = ("import numpy as np\nfrom mbrl_control.robot import RobotSpec\nfrom mbrl_control.runtime import look_ahead\n"
+            f"ahead = look_ahead.build(RobotSpec.model_validate_json({spec.model_dump_json()!r}))\n"
+            "for speed in (1e4, 1e5, 1e6, 1e8, 1e200):\n"
+            "    states = ahead(np.array([0.0, 0.0, speed, speed]), np.zeros(1), np.zeros((0, 1)))\n"
+            "    assert not (np.abs(states) <= 100).all()\n")
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("speed", [2e6, -1e200, np.inf, np.nan])
+def test_a_state_that_no_robot_has_is_not_simulated(speed, monkeypatch):
+    ahead = look_ahead.build(guarded(model="mujoco", options={}))
+    monkeypatch.setattr(mujoco, "mj_step", None)
+    assert np.isnan(ahead(np.array([0.0, 0.0, speed, 0.0]), np.zeros(1), NONE)).all()
 
 
 def test_an_mjcf_whose_joints_are_not_all_measured_is_refused():
