@@ -127,14 +127,15 @@ def test_recordings_are_never_overwritten(tmp_path):
 
 
 @pytest.mark.fault(row=22)
-def test_it_does_not_start_on_a_full_disk(tmp_path):
+def test_it_does_not_start_on_a_full_disk(tmp_path, record_property):
     with pytest.raises(DataError, match="MB free on this disk, less than the limit"):
         Recorder(tmp_path / "run", RecorderOptions(min_free_bytes=1 << 60))
     assert not (tmp_path / "run").exists()
+    record_property("measured", "below its limit of free space a recorder does not start")
 
 
 @pytest.mark.fault(row=22)
-def test_it_stops_and_tells_when_the_disk_fills(tmp_path, monkeypatch):
+def test_it_stops_and_tells_when_the_disk_fills(tmp_path, monkeypatch, record_property):
     usage = namedtuple("usage", "total used free")
     free = [10 << 20]
     monkeypatch.setattr(module.shutil, "disk_usage", lambda path: usage(0, 0, free[0]))
@@ -150,10 +151,11 @@ def test_it_stops_and_tells_when_the_disk_fills(tmp_path, monkeypatch):
     assert "1 MB free, the limit is 5 MB" in told[0].text
     assert recorder.dropped == 1
     assert read_bag(tmp_path / "run").kept == 1
+    record_property("measured", "when free space falls below it the recorder tells so and stops, and what it wrote is read")
 
 
 @pytest.mark.fault(row=22)
-def test_a_failing_disk_stops_the_recording_not_the_caller(tmp_path, monkeypatch):
+def test_a_failing_disk_stops_the_recording_not_the_caller(tmp_path, monkeypatch, record_property):
     recorder = Recorder(tmp_path / "run", RecorderOptions(min_free_bytes=0, flush_s=0.02, sync_s=0))
 
     def fail() -> None:
@@ -165,10 +167,11 @@ def test_a_failing_disk_stops_the_recording_not_the_caller(tmp_path, monkeypatch
     recorder.close()
     assert recorder.events[0].code == "write_failed"
     assert "No space left" in recorder.events[0].text
+    record_property("measured", "a write that fails ends the recording, not its caller")
 
 
 @pytest.mark.fault(row=23)
-def test_a_full_queue_drops_and_tells_instead_of_waiting(tmp_path, monkeypatch):
+def test_a_full_queue_drops_and_tells_instead_of_waiting(tmp_path, monkeypatch, record_property):
     recorder = Recorder(tmp_path / "run", RecorderOptions(min_free_bytes=0, queue=10, sync_s=0))
     real_write, go = recorder._bag.write, []
 
@@ -186,6 +189,8 @@ def test_a_full_queue_drops_and_tells_instead_of_waiting(tmp_path, monkeypatch):
     assert recorder.dropped == 100 - taken
     assert recorder.written == taken
     assert [e.code for e in recorder.events] == ["queue_full"]
+    record_property("measured", f"the recorder beside a disk that takes nothing: {taken} of 100 messages wait for it, the others are "
+                                "dropped and counted")
 
 
 def test_closing_twice_is_closing_once(tmp_path):

@@ -107,7 +107,7 @@ def udp_addresses(pid):
     return out
 
 
-@pytest.mark.fault(row=26)
+@pytest.mark.fault(row=27)
 def test_a_node_listens_on_loopback_only(probe, start, record_property):
     node = start("sim_node", "robot:=cartpole")
     probe.until(lambda: "sim" in probe.node.get_node_names(), "the node")
