@@ -205,8 +205,9 @@ class TrainerSpec(Strict):
     explore_smoothness_s: Positive = Field(0.3, description="time constant of the excitation")
     noise: float = Field(0.0, ge=0, le=1, description="exploration noise added to plans at first, share of the half range")
     noise_fade_s: Positive = Field(10.0, description="experience after which that noise is down to 1/e")
-    noise_floor: float = Field(0.0, ge=0, le=0.2, description="exploration noise that stays, share of the half range: a robot that is held "
-                               "perfectly still teaches nothing about itself, and a change is noticed late")
+    noise_floor: float = Field(0.0, ge=0, le=0.2, description="least standard deviation of a plan's commands over the horizon, share of "
+                               "the half range, made up for by noise: a robot that is held perfectly still teaches nothing about itself, "
+                               "and a change of it is noticed late")
     updates: int = Field(300, ge=1, le=100_000, description="gradient steps per refit, at most: with refit_every_s, learning per data")
     budget_s: Positive = Field(3.0, description="time limit of a refit")
     window_s: Positive = Field(600.0, description="older data is forgotten")

@@ -326,16 +326,19 @@ def test_exploration_noise_is_seeded_and_fades():
     np.testing.assert_array_equal(plans[0.0].carry, plans[1e3].carry)  # the next plan starts from the undisturbed one
 
 
-def test_a_floor_of_the_noise_stays():
-    settings = {"fading": {"noise": 0.5, "noise_fade_s": 2.0}, "floor": {"noise_floor": 0.1}, "both": {"noise": 0.5, "noise_floor": 0.1},
-                "none": {}}
-    late = {name: fakes.planner(fakes.spec(**of("icem"), trainer=t)).plan(fakes.request([0.1, 0.0], experience_s=1e3)).actions
-            for name, t in settings.items()}
-    early = fakes.planner(fakes.spec(**of("icem"), trainer={"noise": 0.1})).plan(fakes.request([0.1, 0.0])).actions
-    np.testing.assert_array_equal(late["fading"], late["none"])
-    np.testing.assert_array_equal(late["floor"], late["both"])
-    np.testing.assert_array_equal(late["floor"], early)
-    assert np.abs(late["floor"] - late["none"]).max() > 0.1
+def test_a_plan_that_hardly_moves_gets_the_noise_that_it_lacks():
+    def plan(start, **trainer):
+        return fakes.planner(fakes.spec(**of("icem"), trainer=trainer)).plan(fakes.request(start, experience_s=1e3)).actions / 4
+
+    for start in ([0.02, 0.0], [0.05, 0.0]):
+        still, moved = plan(start), plan(start, noise_floor=0.1)
+        lack = np.sqrt(0.1**2 - still.var())
+        unit = fakes.planner(fakes.spec(**of("icem"))).explore[0, 0].numpy()
+        np.testing.assert_allclose(moved - still, lack * unit, atol=1e-5)
+        np.testing.assert_array_equal(moved, plan(start, noise_floor=0.1, noise=0.5))
+    lively = plan(START)
+    assert lively.std() > 0.03
+    np.testing.assert_array_equal(plan(START, noise_floor=0.03), lively)
 
 
 def test_disagreement_repels_or_attracts():

@@ -359,12 +359,15 @@ class SamplingPlanner(ABC):
 
     def _answer(self, request: PlanRequest, problem: Problem, found: Found, summary: Summary, stats: dict[str, float], verdict: Verdict,
                 done: int, begin: float) -> Plan:
-        trainer = self.spec.trainer
+        spec, trainer = self.spec, self.spec.trainer
         row, cost = self.choose(found.record, problem, summary, done)
         fading = trainer.noise * math.exp(-request.experience_s / trainer.noise_fade_s)
-        noise = max(trainer.noise_floor, fading if fading > 1e-3 else 0.0)
         sent = self.sent(row, problem)
-        if noise:
+        noise = torch.full((spec.action_dim,), fading if fading > 1e-3 else 0.0)
+        if trainer.noise_floor:
+            # What a plan that hardly moves lacks; one that moves by itself is informative enough.
+            noise = torch.maximum(noise, (trainer.noise_floor**2 - sent[0].var(0, correction=0)).clamp(min=0.0).sqrt())
+        if bool(noise.any()):
             sent = sent + noise * self.explore[request.seq % len(self.explore)]
         actions = self.space.commands(self.space.limit(sent, problem.last))[0].numpy().astype(np.float64)
         carry = torch.cat([row, found.record.kept[: found.kept]]).numpy().astype(np.float64)
