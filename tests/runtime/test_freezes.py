@@ -256,8 +256,8 @@ def test_the_file_is_whole_at_all_times(watcher, tmp_path):
 def test_the_watcher_says_whether_it_has_priority(watcher, tmp_path):
     process = watcher()
     below = loops(process.pid)
-    process.send_signal(signal.SIGINT)
     policies = {os.sched_getscheduler(pid) & ~os.SCHED_RESET_ON_FORK for pid in below}
+    process.send_signal(signal.SIGINT)
     assert process.wait(10) == 0
     assert freezes.read(tmp_path / "freezes.json").priority == (policies == {os.SCHED_FIFO})
 
