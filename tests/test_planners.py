@@ -328,17 +328,27 @@ def test_exploration_noise_is_seeded_and_fades():
 
 def test_a_plan_that_hardly_moves_gets_the_noise_that_it_lacks():
     def plan(start, **trainer):
-        return fakes.planner(fakes.spec(**of("icem"), trainer=trainer)).plan(fakes.request(start, experience_s=1e3)).actions / 4
+        return fakes.planner(fakes.spec(**of("icem"), trainer=trainer)).plan(fakes.request(start, experience_s=1e3)).actions[:, 0] / 4
 
+    unit = fakes.planner(fakes.spec(**of("icem"))).dither[:10, 0].numpy()
     for start in ([0.02, 0.0], [0.05, 0.0]):
         still, moved = plan(start), plan(start, noise_floor=0.1)
-        lack = np.sqrt(0.1**2 - still.var())
-        unit = fakes.planner(fakes.spec(**of("icem"))).explore[0, 0].numpy()
-        np.testing.assert_allclose(moved - still, lack * unit, atol=1e-5)
-        np.testing.assert_array_equal(moved, plan(start, noise_floor=0.1, noise=0.5))
+        np.testing.assert_allclose(moved - still, np.sqrt(0.1**2 - still.var()) * unit, atol=1e-5)
     lively = plan(START)
     assert lively.std() > 0.03
     np.testing.assert_array_equal(plan(START, noise_floor=0.03), lively)
+
+
+@pytest.mark.parametrize("late", [0.0, 0.25, 0.75])
+def test_the_noise_of_a_still_plan_is_a_matter_of_the_time_and_not_of_the_plan(late):
+    """Without a cost every plan is 0; what is left is the mean of the same noise over whichever cells the plan has."""
+    settings = {**of("icem"), "candidates": 4}
+    free = fakes.Quadratic(np.zeros((2, 2)), 1e3 * np.eye(1))
+    planner = fakes.planner(fakes.spec(**settings, trainer={"noise_floor": 0.1}), cost=free)
+    at = (5 + late) * fakes.DT
+    actions = planner.plan(fakes.request([0.0, 0.0], seq=7, apply_time=at, state_time=at, experience_s=1e3)).actions[:, 0] / 4
+    cells = 0.1 * planner.dither[5:16, 0].numpy()
+    np.testing.assert_allclose(actions[:-1], ((1 - late) * cells[:-1] + late * cells[1:])[:9], atol=2e-3)
 
 
 def test_disagreement_repels_or_attracts():

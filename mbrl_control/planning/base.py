@@ -33,6 +33,7 @@ from mbrl_control.planning.weighting import average
 from mbrl_control.robot import RobotSpec
 
 EXPLORE_BETA = 2.0
+DITHER_CELLS = 1024
 
 
 class SamplingPlanner(ABC):
@@ -89,6 +90,7 @@ class SamplingPlanner(ABC):
         self.inverse = torch.as_tensor(np.linalg.pinv(matrix), dtype=torch.float32)
         self.bank = noise_bank(self.population(0), matrix.shape[1], spec.action_dim, beta, seed)
         self.explore = noise_bank(1, p.horizon, spec.action_dim, EXPLORE_BETA, seed + 1)
+        self.dither = noise_bank(1, DITHER_CELLS, spec.action_dim, 0.0, seed + 2)[0, 0]
         self.seed = seed
         self.rng = torch.Generator()
         self.allocate(Shape(0, 0, 0, p.horizon, spec.action_dim))
@@ -363,12 +365,14 @@ class SamplingPlanner(ABC):
         row, cost = self.choose(found.record, problem, summary, done)
         fading = trainer.noise * math.exp(-request.experience_s / trainer.noise_fade_s)
         sent = self.sent(row, problem)
-        noise = torch.full((spec.action_dim,), fading if fading > 1e-3 else 0.0)
+        if fading > 1e-3:
+            sent = sent + fading * self.explore[request.seq % len(self.explore)]
         if trainer.noise_floor:
             # What a plan that hardly moves lacks; one that moves by itself is informative enough.
-            noise = torch.maximum(noise, (trainer.noise_floor**2 - sent[0].var(0, correction=0)).clamp(min=0.0).sqrt())
-        if bool(noise.any()):
-            sent = sent + noise * self.explore[request.seq % len(self.explore)]
+            lack = (trainer.noise_floor**2 - sent[0].var(0, correction=0)).clamp(min=0.0).sqrt()
+            # The same at the same time in every plan: a model sees means over its steps, noise within them would only blur these.
+            cells = cell(request.apply_time, spec.model_dt)[0] + torch.arange(self.horizon)
+            sent = sent + self.mixed((lack * self.dither[cells % len(self.dither)])[None], problem)
         actions = self.space.commands(self.space.limit(sent, problem.last))[0].numpy().astype(np.float64)
         carry = torch.cat([row, found.record.kept[: found.kept]]).numpy().astype(np.float64)
         return Plan(request.seq, request.apply_time, self.spec.model_dt, actions, cost, verdict, self.model.version, done,
