@@ -222,3 +222,29 @@ def test_suite_plant_refuses_another_robot():
     spec = robot.load("cartpole")
     with pytest.raises(UserError, match="4 states and 1 command"):
         DmPlant(spec.model_copy(update={"state": spec.state[:3]}))
+
+
+def test_a_split_timestep_is_the_same_motion_and_lets_commands_act_in_between():
+    spec = robot.load("cartpole")
+    whole, split = MujocoPlant(spec), MujocoPlant(spec, longest_step_s=1e-3)
+    assert split.model.opt.timestep == pytest.approx(1e-3)
+    assert MujocoPlant(spec, longest_step_s=4e-3).model.opt.timestep == pytest.approx(0.01 / 3)
+    start = np.array([0.1, 2.0, 0.3, -1.0])
+    whole.place(start)
+    split.place(start)
+    for k in range(50):
+        command = np.array([np.sin(k)])
+        a, b = whole.step(command, 0.01), split.step(command, 0.01)
+    np.testing.assert_allclose(a, b, atol=1e-5)  # Runge and Kutta's error is of the fifth order in the step
+    with pytest.raises(UserError):
+        whole.step(np.ones(1), 0.003)
+    before = split.place(np.zeros(4))
+    assert split.step(np.ones(1), 0.003)[2] == pytest.approx(before[2] + 0.003 * 9.7, abs=2e-3)
+
+
+def test_a_split_timestep_leaves_the_delay_as_it_is():
+    spec = variant(command={"delay_s": 0.025})
+    plant = MujocoPlant(spec, longest_step_s=1e-3)
+    plant.place(np.zeros(4))
+    assert plant.step(np.ones(1), 0.025)[2] == 0.0
+    assert plant.step(np.ones(1), 0.001)[2] > 0.005

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Protocol
 
@@ -59,12 +60,14 @@ class MujocoPlant:
     Args:
         spec: the robot; its `sim` names the MJCF, the actuators and the start.
         base: folder that `sim.mjcf` is relative to; without it, or without such a file there, the shipped MJCF of that name.
+        longest_step_s: the MJCF's timestep is split evenly until it is no longer than this, s; by default it stays as it is.
     """
 
-    def __init__(self, spec: RobotSpec, base: Path | None = None) -> None:
+    def __init__(self, spec: RobotSpec, base: Path | None = None, longest_step_s: float = math.inf) -> None:
         self.spec = spec
         self.sim = mjcf.sim_of(spec)
         self.model = mjcf.read(mjcf.locate(self.sim.mjcf, base), mjcf.memory_of(spec))
+        self.model.opt.timestep /= max(1, math.ceil(self.model.opt.timestep / longest_step_s - 1e-9))
         self.data = mujoco.MjData(self.model)
         self.map = mjcf.SignalMap(self.model, spec)
         self.start = np.array([self.sim.start.get(name, 0.0) for name in spec.state_names])

@@ -27,6 +27,8 @@ from mbrl_control_ros.plant_io import JointStates
 from mbrl_control_ros.process import Stop, run
 from mbrl_sim.plant import MujocoPlant
 
+_LONGEST_STEP_S = 1e-3
+"""A motor obeys when a command comes, not at the next of its simulation's steps, which may be half a control period away."""
 _MOST_PERIODS_AT_ONCE = 5
 """After a longer pause simulated time falls behind: catching up would show the controller a robot that leaps."""
 
@@ -50,7 +52,7 @@ class SimNode(Node):
         self.period_s = 1.0 / self.spec.sim.state_hz
         self.sim_time = 0.0
         self.skipped_s = 0.0
-        self._plant = MujocoPlant(self.spec, Path(source).parent)
+        self._plant = MujocoPlant(self.spec, Path(source).parent, _LONGEST_STEP_S)
         step_s = float(self._plant.model.opt.timestep)
         self._steps = mjcf.whole_steps(self.period_s, step_s, "1 / sim.state_hz")
         self._step_s = step_s
