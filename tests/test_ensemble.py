@@ -299,19 +299,37 @@ def test_snapshot_round_trip_is_bit_identical_and_in_place(dtype):
     assert torch.equal(model.scale(), other.scale())
 
 
-def test_the_precise_twin_is_the_model_in_float32_from_fit_to_fit_and_load_to_load():
-    model, other = fitted(), fitted(seed=1)
+@pytest.mark.parametrize("options", [{}, {"linear": True, "friction": 0.5}])
+def test_the_precise_twin_is_the_model_in_float32_and_its_mirror_image_from_fit_to_fit_and_load_to_load(options):
+    model, other = fitted(**options), fitted(seed=1, **options)
     exact = model.precise()
     state, action = starts(model.members)
+    signs, sign = torch.as_tensor(model.encoding.state_sign).float(), torch.as_tensor(model.encoding.action_sign).float()
+    assert signs.tolist() == [-1.0] * 4
     for change in (lambda: None, lambda: model.prepare(torch.bfloat16), lambda: model.load(other.snapshot()),
                    lambda: model.fit(data(400, seed=2), np.random.default_rng(2), epochs=1)):
         change()
-        single = small()
+        single = small(**options)
         single.load(model.snapshot())
-        assert torch.equal(exact.step(state, action).state, single.step(state, action).state)
-        assert exact.version == model.version
-    assert not torch.equal(exact.step(state, action).state, model.step(state, action).state)
+        found, image = exact.step(state.repeat(2, 1, 1), action).state.chunk(2)
+        assert torch.equal(found, single.step(state, action).state)
+        np.testing.assert_allclose(image, signs * single.step(signs * state, sign * action).state, atol=2e-6)
+        assert (exact.version, exact.members) == (model.version, 2 * model.members)
+        # Where the robot rests by symmetry, so does the model, whatever its members think.
+        rest = exact.step(torch.zeros(2 * model.members, 1, 4), torch.zeros(1, 1)).state
+        assert rest.mean(0).abs().max() < 1e-6 < rest.abs().max()
+        with torch.no_grad():
+            whole = exact.rollout(state[0], action[:, None], "tsinf")
+        if whole is not None:  # there is a compiler
+            np.testing.assert_allclose(whole[:, :, 1], exact.step(state[:1].expand(2 * model.members, -1, -1), action).state, atol=1e-5)
     assert model.precise() is exact
+
+
+def test_the_precise_twin_of_a_robot_without_symmetry_has_no_images():
+    spec = SPEC.model_copy(update={"model": SPEC.model.model_copy(update={"mirror": []})})
+    model = small(spec)
+    model.fit(data(400), np.random.default_rng(0), epochs=1)
+    assert model.precise().members == model.members
 
 
 def test_a_snapshot_is_frozen():

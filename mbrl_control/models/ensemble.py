@@ -20,7 +20,7 @@ from mbrl_control.heartbeat import nothing
 from mbrl_control.models import native, network
 from mbrl_control.models.base import Gaussian, Step, check_arrays, check_spec
 from mbrl_control.models.encoding import Encoding, Normaliser
-from mbrl_control.models.folding import Folded, fold, renormalise
+from mbrl_control.models.folding import Folded, fold, renormalise, with_mirror_images
 from mbrl_control.robot import RobotSpec
 from mbrl_control.store.snapshot import Snapshot
 
@@ -94,6 +94,7 @@ class Ensemble:
         self._native: native.NativeRollout | None = None
         self._packed, self._kernel = False, True
         self._precise: Ensemble | None = None
+        self._doubled = False
 
     def _initial(self, rng: np.random.Generator) -> list[torch.Tensor]:
         return network.initial(self.trained, self._sizes, rng, self.spec.state_dim if self.options.linear else 0)
@@ -156,6 +157,7 @@ class Ensemble:
         """
         self._dtype = dtype
         new = fold([w[self._elites] for w in self._weights], self._norm, self.encoding, dtype)
+        new = with_mirror_images(new, self.encoding) if self._doubled else new
         if self._folded is not None and (not new.hidden or self._folded.hidden[0][0].dtype == dtype):
             self._folded.take(new)
         else:
@@ -165,11 +167,14 @@ class Ensemble:
             self._precise._copy(self)
 
     def precise(self) -> Ensemble:
-        """A twin that predicts (and only that) with hidden layers in float32, whatever is chosen here; it follows from fit to fit and
-        from load to load. bfloat16 is good enough to search with, but moves the optimum by some 1e-3 of a typical one-step change."""
+        """A twin that predicts (and only that) with hidden layers in float32, whatever is chosen here, and with the members' mirror images
+        beside them for a robot that is symmetric; it follows from fit to fit and from load to load.
+
+        Rounding, and what each member takes for its point of rest, are small enough to search with, but they move the optimum.
+        """
         if self._precise is None:
             twin = copy.copy(self)
-            twin._dtype, twin._folded, twin._native = torch.float32, None, None
+            twin._dtype, twin._folded, twin._native, twin._doubled = torch.float32, None, None, self.encoding.mirrored
             if self._folded is not None:
                 twin._copy(self)
             self._precise = twin
@@ -177,6 +182,7 @@ class Ensemble:
 
     def _copy(self, other: Ensemble) -> None:
         self._weights, self._norm, self._elites, self.version = other._weights, other._norm, other._elites, other.version
+        self.members = other.members * (2 if self.encoding.mirrored else 1)
         self.prepare(torch.float32)
 
     def on(self, device: torch.device) -> Ensemble:

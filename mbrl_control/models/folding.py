@@ -67,6 +67,28 @@ def fold(parameters: list[torch.Tensor], norm: Normaliser, encoding: Encoding, d
                   norm.error_scale.float())
 
 
+def with_mirror_images(folded: Folded, encoding: Encoding) -> Folded:
+    """Twice the members: each, and its image in the mirror that the robot is symmetric in.
+
+    What the images predict of a mirrored state under a mirrored command is the mirrored prediction. So the members together are exactly
+    symmetric, whatever each has learned, and where the robot rests by symmetry, so does the model.
+    """
+    state, action = (torch.as_tensor(sign, dtype=torch.float32) for sign in (encoding.state_sign, encoding.action_sign))
+    angles = state[encoding.angles]
+    inputs = torch.cat([state, angles, torch.ones_like(angles), action, state[encoding.rates]])[:, None]
+
+    def both(array: torch.Tensor, image: torch.Tensor) -> torch.Tensor:
+        return torch.cat([array, image])
+
+    def twice(pair: tuple[torch.Tensor, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+        return both(pair[0], pair[0]), both(pair[1], pair[1])
+
+    (first, first_bias), (base, offset) = folded.first, folded.base
+    last = both(folded.last, folded.last * state).mT.contiguous().mT
+    return Folded((both(first, inputs * first), both(first_bias, first_bias)), [twice(pair) for pair in folded.hidden], last,
+                  (both(base, inputs * base * state), both(offset, offset * state)), twice(folded.spread), folded.error_scale)
+
+
 def renormalise(parameters: list[torch.Tensor], old: Normaliser, new: Normaliser) -> None:
     """Rewrite parameters, in place, so that with new statistics they are the function that they were with the old ones."""
     layers, linear = network.parts(parameters)
