@@ -12,7 +12,7 @@ import torch
 from mbrl_control import robot
 from mbrl_control.data.sequences import Sequences
 from mbrl_control.errors import DataError, SnapshotError
-from mbrl_control.models import ensemble, linear, network
+from mbrl_control.models import division, ensemble, linear, network
 from mbrl_control.models.encoding import Encoding, Normaliser
 
 SPEC = robot.load("cartpole")
@@ -411,7 +411,7 @@ def test_a_budget_ends_a_fit():
 
 def test_held_out_blocks_are_the_same_at_every_refit():
     some = data(1000)
-    now, later = (ensemble.split(Sequences(some.state[:n], some.action[:n], some.start[:n]), DT, 0.1)[1] for n in (500, 1000))
+    now, later = (division.split(Sequences(some.state[:n], some.action[:n], some.start[:n]), DT, 0.1)[1] for n in (500, 1000))
     assert np.array_equal(now.start, later.start[:len(now.start)])
     assert len(later) / 1000 == pytest.approx(0.1, abs=0.03)
 
@@ -431,7 +431,7 @@ def test_linear_model_finds_a_linear_system_exactly():
 
 def test_stretches_are_drawn_as_often_as_their_weights_say_and_mirror_images_like_their_originals():
     weights = np.array([1.0, 3.0, 0.0, 4.0])
-    drawn = ensemble._bootstrap(np.random.default_rng(0), 2000, 8, weights)
+    drawn = division.bootstrap(np.random.default_rng(0), 2000, 8, weights)
     shares = np.bincount(drawn.ravel(), minlength=8) / drawn.size
     np.testing.assert_allclose(shares, np.tile(weights, 2) / 16, atol=0.01)
     assert drawn.shape == (2000, 8)

@@ -17,7 +17,7 @@ from torch.nn import functional
 from mbrl_control.data.sequences import Sequences
 from mbrl_control.errors import DataError, SnapshotError
 from mbrl_control.heartbeat import nothing
-from mbrl_control.models import native, network
+from mbrl_control.models import division, native, network
 from mbrl_control.models.base import Gaussian, Step, check_arrays, check_spec
 from mbrl_control.models.encoding import Encoding, Normaliser
 from mbrl_control.models.folding import Folded, fold, renormalise, with_mirror_images
@@ -103,12 +103,9 @@ class Ensemble:
 
     def step(self, state: torch.Tensor, action: torch.Tensor, rng: torch.Generator | None = None) -> Step:
         """Predict one model step ahead; see `models.base.Model.step`. state [E, N, S], action [N, A] or [E, N, A]."""
-        folded = self._ready()
-        features = self.encoding.features(state, action if action.ndim == 3 else action.expand(len(state), -1, -1))
-        hidden = self._hidden(folded, features)
-        following = torch.baddbmm(torch.baddbmm(folded.base[1], features, folded.base[0]), hidden, folded.last)
+        hidden, following = self._forward(state, action)
         if rng is not None:
-            deviation = self._deviation(folded, hidden)
+            deviation = self._deviation(self._ready(), hidden)
             following = following + deviation * torch.randn(deviation.shape, generator=rng, dtype=deviation.dtype)
         return Step(following)
 
@@ -122,11 +119,8 @@ class Ensemble:
         Returns:
             Mean and standard deviation, [E, N, S] each, physical units.
         """
-        folded = self._ready()
-        features = self.encoding.features(state, action if action.ndim == 3 else action.expand(len(state), -1, -1))
-        hidden = self._hidden(folded, features)
-        mean = torch.baddbmm(torch.baddbmm(folded.base[1], features, folded.base[0]), hidden, folded.last)
-        return Gaussian(mean, self._deviation(folded, hidden))
+        hidden, mean = self._forward(state, action)
+        return Gaussian(mean, self._deviation(self._ready(), hidden))
 
     def rollout(self, start: torch.Tensor, actions: torch.Tensor, propagation: str) -> torch.Tensor | None:
         """Whole rollouts in native code; None where that cannot be (see `planning.rollout.rollout` for shapes).
@@ -207,6 +201,13 @@ class Ensemble:
             raise DataError(f"the model of '{self.spec.name}' has not been fitted (version 0); fit it or load a snapshot first")
         return self._folded
 
+    def _forward(self, state: torch.Tensor, action: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """The last hidden layer [E, N, h] and the means of the next states [E, N, S]."""
+        folded = self._ready()
+        features = self.encoding.features(state, action if action.ndim == 3 else action.expand(len(state), -1, -1))
+        hidden = self._hidden(folded, features)
+        return hidden, torch.baddbmm(torch.baddbmm(folded.base[1], features, folded.base[0]), hidden, folded.last)
+
     def _hidden(self, folded: Folded, features: torch.Tensor) -> torch.Tensor:
         hidden = functional.silu(torch.baddbmm(folded.first[1], features, folded.first[0]))
         for weight, bias in folded.hidden:
@@ -253,7 +254,7 @@ class Ensemble:
         state, action = (torch.tensor(a, dtype=torch.float32) for a in (train.state, train.action))
         judged = [self._held(some) for some in held]
         count, stretch = action.shape[:2]
-        bootstrap = torch.as_tensor(_bootstrap(rng, self.trained, count, weights))
+        bootstrap = torch.as_tensor(division.bootstrap(rng, self.trained, count, weights))
         if cold:
             self._start_linear(self._norm, torch.as_tensor(train.state), torch.as_tensor(train.action), bootstrap)
         parameters = [w.requires_grad_() for w in self._weights]
@@ -343,7 +344,7 @@ class Ensemble:
     def _divide(self, data: Sequences, holdout: float | Sequences | list[Sequences]) -> tuple[Sequences, list[Sequences]]:
         """What to learn from, and the sets to judge by (none that is empty)."""
         if isinstance(holdout, float):
-            data, kept = split(data, self.dt, holdout)
+            data, kept = division.split(data, self.dt, holdout)
             holdout = [kept]
         sets = [holdout] if isinstance(holdout, Sequences) else holdout
         return data, [some for some in sets if len(some)]
@@ -426,29 +427,3 @@ class Ensemble:
         self._adam = []
         self.version = snapshot.version
         self.prepare(self._dtype)
-
-
-def split(data: Sequences, dt: float, share: float) -> tuple[Sequences, Sequences]:
-    """Training and held-out data by blocks of time (10 steps, or two stretches), spread evenly and always the same ones.
-
-    Args:
-        data: stretches of K steps.
-        dt: the model step, s.
-        share: of the blocks, held out.
-
-    Returns:
-        Training stretches, held-out stretches.
-    """
-    block = np.floor(data.start / (max(10, 2 * data.action.shape[1]) * dt) + 1e-9)
-    held = (block * 0.6180339887498949 + 0.5) % 1.0 < share
-    if len(data) and (not held.any() or held.all()):
-        held = np.arange(len(data)) % max(2, round(1 / share)) == 1
-    return tuple(Sequences(data.state[rows], data.action[rows], data.start[rows]) for rows in (~held, held))  # type: ignore[return-value]
-
-
-def _bootstrap(rng: np.random.Generator, members: int, count: int, weights: np.ndarray | None) -> np.ndarray:
-    """[E, count] rows drawn with replacement, a set for each member; `weights` [M] of the data before its mirror images."""
-    if weights is None:
-        return rng.integers(0, count, (members, count))
-    chances = np.tile(weights, count // len(weights))
-    return rng.choice(count, (members, count), p=chances / chances.sum())
