@@ -27,9 +27,9 @@ WORSE = 0.005
 the 0.1 that is always allowed; and several times the one-step error of a model that was fitted to a simulated robot."""
 
 
-def _float_array(snapshot: Snapshot) -> str:
+def _float_array(arrays: Mapping[str, np.ndarray]) -> str:
     """Name of the largest array of floats."""
-    return max((k for k, v in snapshot.weights.items() if v.dtype.kind == "f"), key=lambda k: snapshot.weights[k].size)
+    return max((k for k, v in arrays.items() if v.dtype.kind == "f"), key=lambda k: arrays[k].size)
 
 
 def _with(snapshot: Snapshot, name: str, array: np.ndarray) -> Snapshot:
@@ -37,7 +37,7 @@ def _with(snapshot: Snapshot, name: str, array: np.ndarray) -> Snapshot:
 
 
 def _shape(snapshot: Snapshot) -> Snapshot:
-    name = _float_array(snapshot)
+    name = _float_array(snapshot.weights)
     return _with(snapshot, name, snapshot.weights[name][..., None])
 
 
@@ -54,8 +54,7 @@ def _worse(snapshot: Snapshot) -> Snapshot:
 def _not_finite(folder: Path) -> None:
     """One NaN, and a manifest that vouches for it."""
     arrays = safetensors.numpy.load((folder / WEIGHTS).read_bytes())
-    name = max((k for k, v in arrays.items() if v.dtype.kind == "f"), key=lambda k: arrays[k].size)
-    arrays[name].ravel()[0] = np.nan
+    arrays[_float_array(arrays)].ravel()[0] = np.nan
     data = safetensors.numpy.save(arrays)
     (folder / WEIGHTS).write_bytes(data)
     manifest = json.loads((folder / MANIFEST).read_text("utf-8"))
