@@ -61,17 +61,23 @@ def mbrl(domain, tmp_path):
             os.kill(pid, signal.SIGKILL)
 
 
+def without_its_trainer(process, report):
+    """The report of a run of 8 s whose trainer is killed now: it went on to its end with another."""
+    trainer = next(pid for pid, line in children(process.pid).items() if "trainer_node" in line)
+    os.kill(trainer, signal.SIGKILL)
+    assert process.wait(120) in (0, 1)  # solved or not
+    found = json.loads(report.read_text())
+    assert found["ended_early"] == {}
+    assert found["trainer_restarts"] == 1
+    assert found["cadence"]["ticks"] >= 8 * 50 - 5
+    return found
+
+
 def test_a_demo_whose_trainer_is_killed_goes_on_and_replays(mbrl, tmp_path):
     out = tmp_path / "run"
     process = mbrl("demo", "--duration", 8, "--out", out, "--json", tmp_path / "report.json")
     until((out / "refits.jsonl").exists, "a refit")
-    trainer = next(pid for pid, line in children(process.pid).items() if "trainer_node" in line)
-    os.kill(trainer, signal.SIGKILL)
-    assert process.wait(120) in (0, 1)  # solved or not
-    found = json.loads((tmp_path / "report.json").read_text())
-    assert found["ended_early"] == {}
-    assert found["trainer_restarts"] == 1
-    assert found["cadence"]["ticks"] >= 8 * 50 - 5
+    found = without_its_trainer(process, tmp_path / "report.json")
     assert set(found["cadence"]["lateness_us"]) == {"p50", "p99", "max"}
     machine = found["cadence"]["machine"]
     assert set(machine) == {"freezes", "max_ms", "total_ms", "missed_in_freezes", "priority", "watched_s"}
@@ -171,11 +177,5 @@ def test_a_run_needs_nobody_who_reads_what_it_says(mbrl, tmp_path, record_proper
     os.close(write)
     until_recorded(out, 100)
     os.close(read)
-    trainer = next(pid for pid, line in children(process.pid).items() if "trainer_node" in line)
-    os.kill(trainer, signal.SIGKILL)
-    assert process.wait(120) in (0, 1)  # solved or not
-    found = json.loads((out / "report.json").read_text())
-    assert found["ended_early"] == {}
-    assert found["trainer_restarts"] == 1
-    assert found["cadence"]["ticks"] >= 8 * 50 - 5
+    without_its_trainer(process, out / "report.json")
     record_property("measured", "mbrl's output never read, then its reader gone: the run went on to its end and told all in its report")
