@@ -18,7 +18,7 @@ endif
 
 # With a sourced ROS 2 installation its rclpy is used; otherwise ROS 2 comes as wheels.
 SYSTEM_ROS := $(shell test -n "$$ROS_DISTRO" && $(PYTHON) -c "import rclpy" 2>/dev/null && echo yes)
-EXTRAS := $(if $(SYSTEM_ROS),,ros$(COMMA))bench,dev
+EXTRAS := $(if $(SYSTEM_ROS),,ros$(COMMA))agents,bench,dev
 VENV_FLAGS := $(if $(SYSTEM_ROS),--system-site-packages)
 
 .PHONY: demo test lint verify soak kills cadence swaps faults clean install

@@ -1,0 +1,1 @@
+"""Learned behaviour: actors, critics and their targets."""
