@@ -48,6 +48,7 @@ setup(
     entry_points={
         "console_scripts": ["mbrl = mbrl_control.cli:main"],
         "mbrl_control.plants": ["mujoco = mbrl_sim.plants:mujoco", "suite = mbrl_sim.plants:suite"],
+        "mbrl_control.tasks": ["gymnasium = mbrl_sim.tasks:gymnasium_task", "dmc = mbrl_sim.tasks:suite_task"],
     },
     zip_safe=False,
 )

@@ -18,7 +18,7 @@ from mbrl_control.errors import UserError
 from mbrl_control.runtime import plan_timer
 from mbrl_control.stack import live_run
 
-COMMANDS = ("demo", "control", "sim", "record", "train", "fit", "evaluate", "replay", "bench", "info", "inject")
+COMMANDS = ("demo", "control", "sim", "record", "train", "fit", "evaluate", "replay", "bench", "info", "inject", "agent")
 CART = carts.CART + """
 name: cart
 model: {kind: %s}

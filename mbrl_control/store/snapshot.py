@@ -111,12 +111,13 @@ def _manifest(folder: Path) -> dict[str, Any]:
     return dict(manifest)
 
 
-def read(folder: Path, spec_hash: str | None = None) -> Snapshot:
+def read(folder: Path, spec_hash: str | None = None, most: int = MAX_BYTES) -> Snapshot:
     """Read and verify a snapshot.
 
     Args:
         folder: as given to `write`.
         spec_hash: the robot's; None accepts any robot.
+        most: bytes of arrays that are read.
 
     Raises:
         SnapshotError: missing, damaged (size, SHA-256, shapes, types, non-finite), or of another robot.
@@ -129,8 +130,8 @@ def read(folder: Path, spec_hash: str | None = None) -> Snapshot:
     try:
         _plain(path)
         size = path.stat().st_size
-        if size != manifest["bytes"] or size > MAX_BYTES:
-            raise SnapshotError(f"{path}: {size} bytes where the manifest says {manifest['bytes']} (at most {MAX_BYTES} allowed)")
+        if size != manifest["bytes"] or size > most:
+            raise SnapshotError(f"{path}: {size} bytes where the manifest says {manifest['bytes']} (at most {most} allowed)")
         data = path.read_bytes()
     except OSError as error:
         raise SnapshotError(f"{path}: cannot be read: {error.strerror}") from error
