@@ -49,13 +49,51 @@ def test_nothing_near_is_better_whatever_lies_between_row_and_robot(settings, la
 
 
 def test_members_count_alike():
-    """With members that drift apart, the step is the optimum of their mean cost: symmetric offsets do not move it."""
+    """The step follows their mean step: symmetric offsets do not move it, a common one does."""
     spec = fakes.spec(horizon=10, newton_rows=1, **WIDE)
     one = prepared(fakes.planner(spec), fakes.request([1.0, 0.0]))[1]
     two = prepared(fakes.planner(spec, fakes.double_integrator(offsets=[[0.0, 0.02], [0.0, -0.02]])), fakes.request([1.0, 0.0]))[1]
     drift = prepared(fakes.planner(spec, fakes.double_integrator(offsets=[[0.0, 0.02], [0.0, 0.02]])), fakes.request([1.0, 0.0]))[1]
     assert two.numpy() == pytest.approx(one.numpy(), abs=1e-6)
     assert np.abs(drift.numpy() - one.numpy()).max() > 1e-5
+
+
+class Toppling:
+    """An unstable robot, x' = x + 0.1 v and v' = v + 0.1 (g x + u), that each member knows another g of."""
+
+    dt, version = fakes.DT, 1
+
+    def __init__(self, *pulls):
+        self.pulls, self.members = torch.tensor(pulls)[:, None], len(pulls)
+
+    def step(self, state, action, rng=None):
+        faster = state[..., 1] + 0.1 * (self.pulls * state[..., 0] + action[..., 0])
+        return Step(torch.stack([state[..., 0] + 0.1 * state[..., 1], faster], -1))
+
+    def scale(self):
+        return torch.tensor([0.1, 0.1])
+
+
+def test_where_members_part_the_plan_steers_as_firmly_as_for_their_mean():
+    """A row for all members has no feedback: their best common one lets go of an unstable robot that each one's own would hold."""
+    spec = fakes.spec(horizon=25, newton_rows=1, candidates=8, iterations=1, **WIDE)
+    models = Toppling(9.0), Toppling(6.0, 8.0, 10.0, 12.0)
+    alone, several = (fakes.planner(spec, model).plan(fakes.request([0.01, 0.0])) for model in models)
+    assert several.actions == pytest.approx(alone.actions, rel=1e-3, abs=1e-4)
+    assert several.cost == pytest.approx(alone.cost, rel=1e-3)
+    actions, _ = fakes.riccati(fakes.Linear([[1, 0.1], [0.9, 1]], [[0], [0.1]]), fakes.lqr_cost(), [0.01, 0.0], 25)
+    assert alone.actions == pytest.approx(actions, rel=0.02, abs=2e-3)
+
+
+def test_doubts_count_in_what_is_played_where_a_robot_asks_for_that():
+    """With risk over members, rows are compared by what each member makes of them."""
+    costs = []
+    for more in ({}, {"risk": "std", "risk_weight": 1.0}):
+        planner = fakes.planner(fakes.spec(horizon=10, newton_rows=1, **more, **WIDE), Toppling(6.0, 12.0))
+        problem, rows = prepared(planner, fakes.request([0.01, 0.0]))
+        costs.append((planner.score(rows, problem).item(), planner.score(rows, problem, finely=True).item()))
+    assert costs[1][1] == pytest.approx(costs[1][0], rel=1e-6)
+    assert costs[0][1] < costs[0][0]
 
 
 @pytest.mark.parametrize("seed", range(20))

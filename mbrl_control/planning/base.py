@@ -26,7 +26,7 @@ from mbrl_control.planning.placing import placed
 from mbrl_control.planning.plan import Plan, PlanRequest, Verdict, cell, shift
 from mbrl_control.planning.proposals import Proposal
 from mbrl_control.planning.record import Record, Shape, Summary
-from mbrl_control.planning.rollout import rollout
+from mbrl_control.planning.rollout import Propagation, rollout
 from mbrl_control.planning.search import Problem, Search
 from mbrl_control.planning.second_order import SecondOrder
 from mbrl_control.planning.weighting import average
@@ -83,6 +83,7 @@ class SamplingPlanner(ABC):
         self.space, self.delays = ActionSpace(spec), Delays(spec)
         self.ranged = risk.Ranges.of(spec)
         self.fine = model.precise() if p.newton_rows and isinstance(model, Rounded) else model
+        self.fine_path: Propagation = "mean" if p.risk == "mean" and not p.disagreement else p.propagation
         self.newton = SecondOrder(self, p.newton_rows) if p.newton_rows else None
         matrix = spline_matrix(p.horizon, p.knots, p.spline)
         self.splined = matrix.shape[1] < p.horizon
@@ -303,13 +304,16 @@ class SamplingPlanner(ABC):
         """[N, H, A] what is sent from the first action on, in half ranges, for rows [N, H, A] within limits."""
         return rows if problem.part is None else self.space.slow(self.mixed(rows, problem), problem.last)
 
-    def score(self, rows: torch.Tensor, problem: Problem, model: Model | None = None) -> torch.Tensor:
-        """Risk-aggregated cost [N] of candidates [N, H, A] in half ranges and within limits, by a model (the planner's); +inf where not
-        finite."""
+    def score(self, rows: torch.Tensor, problem: Problem, finely: bool = False) -> torch.Tensor:
+        """Risk-aggregated cost [N] of candidates [N, H, A] in half ranges and within limits; +inf where not finite.
+
+        `finely`: by the precise model, and by its members' mean step unless their doubts are to count (see `SecondOrder`).
+        """
         p = self.spec.planner
+        model, propagation = (self.fine, self.fine_path) if finely else (self.model, p.propagation)
         sent = self.sent(rows, problem)
         actions = self.delays.played(self.space.commands(sent), problem.pending)
-        states = rollout(model or self.model, problem.start, actions, p.propagation, self.rng)
+        states = rollout(model, problem.start, actions, propagation, self.rng)
         ahead = states[:, :, 1:]
         returns = self.cost.stage(ahead, actions[None]).sum(-1) + self.cost.terminal(states[:, :, -1])
         if self.ranged is not None:
@@ -347,7 +351,7 @@ class SamplingPlanner(ABC):
         if self.newton is None:
             costs = torch.cat([record.mean_cost, record.costs[done * self.turns - 1, : len(problem.fixed)]]).tolist()
         else:
-            costs = self.score(torch.cat([record.mean, problem.fixed]), problem, self.fine).tolist()
+            costs = self.score(torch.cat([record.mean, problem.fixed]), problem, finely=True).tolist()
         cost = min(costs)
         least = costs.index(cost)
         if not math.isfinite(cost):
