@@ -75,3 +75,7 @@ def background() -> None:
     pin(cores_for("trainer"))
     with contextlib.suppress(OSError):
         os.nice(19)
+    if sys.platform.startswith("linux") and os.getsid(0) == os.getpid():
+        # Linux shares the processor among sessions alike, and a process gives way only to others of its own: the whole session has to.
+        with contextlib.suppress(OSError):
+            Path("/proc/self/autogroup").write_text("19")

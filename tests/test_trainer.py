@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -396,6 +397,17 @@ def test_the_process_gives_way_to_everything_else():
     code = "import os; from mbrl_control.priority import background; background(); print(os.nice(0))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "19"
     assert worker.background is background
+
+
+@pytest.mark.skipif(not Path("/proc/self/autogroup").exists(), reason="this system does not schedule by sessions")
+@pytest.mark.parametrize("own", [True, False])
+def test_a_session_of_its_own_gives_way_as_a_whole_and_one_that_others_share_does_not(own):
+    code = "from mbrl_control.priority import background; background(); print(open('/proc/self/autogroup').read())"
+    # The middle process leads a session, of which the one that gives way is the leader itself or only a member.
+    middle = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {code!r}])"
+    command = [sys.executable, "-c", code if own else middle]
+    found = subprocess.run(command, capture_output=True, text=True, check=True, start_new_session=True)
+    assert found.stdout.split()[-2:] == ["nice", "19" if own else "0"]
 
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
