@@ -25,6 +25,7 @@ from mbrl_control.data.tail import McapTail
 from mbrl_control.messages import STAMPED_COMMAND_TOPIC
 from mbrl_control.robot import RobotSpec
 from mbrl_control.runtime import mailbox
+from mbrl_control.runtime.freezes import read
 from mbrl_control.stack.leftovers import dead_segments, sweep_dds
 from mbrl_control_ros.interfaces import message_class
 from mbrl_control_ros.qos import EVERY_OWN
@@ -39,6 +40,10 @@ PAUSE_S = 0.1
 SILENCE = re.compile(r"no command for ([0-9.]+) ms")
 
 
+class NothingToKill(Exception):
+    """The process to kill was never there; says what the run last said."""
+
+
 class Listener:
     """An independent subscriber of a robot's stamped and plain commands.
 
@@ -47,12 +52,14 @@ class Listener:
         domain: of ROS.
 
     Attributes:
-        arrived: monotonic times at which commands of the robot's first command topic came, s.
+        arrived: monotonic times at which commands of the robot's first command topic came, s; `published` when they were sent, ns of the
+            system's clock.
         stamped: publication times of the stamped twins, ns of the system's clock.
     """
 
     def __init__(self, spec: RobotSpec, domain: int) -> None:
         self.arrived: list[float] = []
+        self.published: list[int] = []
         self.stamped: list[int] = []
         self._context = Context()
         rclpy.init(context=self._context, domain_id=domain)
@@ -71,8 +78,9 @@ class Listener:
         while not self._stop:
             self._executor.spin_once(timeout_sec=0.1)
 
-    def _plain(self, _: bytes) -> None:
+    def _plain(self, _: bytes, info: Any) -> None:
         self.arrived.append(time.monotonic())
+        self.published.append(info["source_timestamp"])
 
     def _stamp(self, _: bytes, info: Any) -> None:
         self.stamped.append(info["source_timestamp"])
@@ -145,8 +153,11 @@ class Run:
                 awaited[role] = (before, one)
         self._look_for(awaited, time.monotonic() + LOOK_S)
         processes.wait(lambda: not self._see(awaited), BACK_S, PAUSE_S)
+        seen = read(self.folder / "freezes.json")
+        # Without real-time priority other processes could have made the watcher late.
+        freezes = seen.intervals if seen is not None and seen.priority else []
         for one in made:
-            cadence(one, self.spec.tick_s, self.listener.arrived, self.listener.stamped)
+            cadence(one, self.spec.tick_s, self.listener.arrived, self.listener.stamped, freezes)
         self._read_bag([one for one in made if one.what == "recorder"])
         return made
 
@@ -163,8 +174,8 @@ class Run:
             self._see(awaited)
             time.sleep(min(PAUSE_S, max(0.0, left)))
 
-    def kill_last(self, role: str) -> Kill | None:
-        """Kill a process that the run ends with, at any phase, and look at what is left."""
+    def kill_last(self, role: str) -> list[Kill]:
+        """Kill a process that the run ends with, at any phase, and look at what is left; nothing where it was not there."""
         if float(self.rng.uniform()) < EARLY:
             processes.wait(lambda: self.find(role), START_S, PAUSE_S)
             time.sleep(float(self.rng.uniform(0.0, EARLY_S)))
@@ -174,14 +185,14 @@ class Run:
         self.find(role)
         made = self.kill(role)
         if made is None:
-            return None
+            return []
         self.find("mbrl")
         members = list(self.members)
         processes.wait(lambda: not any(map(processes.alive, members)), END_S)
         made.ended_s = time.monotonic() - made.at
         made.processes = sum(map(processes.alive, members))
         if role == "controller":
-            made.after = int((np.array(self.listener.arrived) > made.at + 0.05).sum())
+            made.after = int((np.array(self.listener.published) > made.wall_ns + 50_000_000).sum())
         silences = SILENCE.findall(self._log("sim"))
         if role == "controller" and made.commanding and silences:
             made.silence_s = float(silences[-1]) * 1e-3
@@ -192,7 +203,7 @@ class Run:
         sweep_dds(older_s=1.0)
         made.shared_after = len(left & dead_files())
         made.temporary = [str(p.relative_to(self.folder)) for p in self.folder.rglob("*") if p.name.endswith((".tmp", ".partial"))]
-        return made
+        return [made]
 
     def _log(self, name: str) -> str:
         """What a node printed."""
@@ -225,14 +236,18 @@ def carry_out(plan: Plan, name: str, seed: int, domain: int, rng: np.random.Gene
         seed: of the run.
         domain: of ROS.
         rng: when is killed.
+
+    Raises:
+        NothingToKill: the run did not come so far.
     """
     folder = Path(tempfile.mkdtemp(prefix="mbrl-kills-"))
     run = Run(name, folder, seed, domain, rng)
     try:
-        if plan.helpers:
-            return run.kill_helpers(plan.helpers)
-        made = run.kill_last(plan.fatal)
-        return [] if made is None else [made]
+        made = run.kill_helpers(plan.helpers) if plan.helpers else run.kill_last(plan.fatal)
+        if not made:
+            said = Path(f"{run.folder}.log").read_text("utf-8", "replace").split("\n")
+            raise NothingToKill(f"there was no {plan.fatal or plan.helpers[0]} to kill; the run said: {' '.join(said[-5:]).strip()}")
+        return made
     finally:
         run.end()
         sweep_dds(older_s=1.0)

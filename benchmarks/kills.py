@@ -17,13 +17,14 @@ from pathlib import Path
 
 import numpy as np
 from kill_figures import FATAL, HELPERS, LOOK_S, MOST_IN_RUN, Kill, count, next_run, passed, summary
-from kill_run import SPREAD_S, carry_out
+from kill_run import SPREAD_S, NothingToKill, carry_out
 
 from mbrl_control import robot
 from mbrl_control.errors import UserError
 from mbrl_control.robot import RobotSpec
 from mbrl_control.stack import report
 
+MOST_IN_VAIN = 3
 FATAL_S, HELPERS_S, HELPER_S = 8.0, 10.0, 2 * LOOK_S + SPREAD_S / 2
 """About so long a run for a fatal kill takes, one for helpers without its kills, and each of these."""
 
@@ -104,14 +105,19 @@ def main() -> None:
     if done.runs:
         print(f"{args.json}: going on after run {done.runs} with {len(done.kills)} kills", flush=True)
     print(estimate(wanted, done), flush=True)
+    vain = 0
     while (plan := next_run(wanted, count(done.kills), np.random.default_rng([args.seed, done.runs, 1]))) is not None:
         begin = time.monotonic()
         try:
             made = carry_out(plan, args.robot, args.seed + done.runs, args.domain, np.random.default_rng([args.seed, done.runs]))
         except KeyboardInterrupt:
             raise SystemExit("interrupted: the run under way does not count; the same command goes on with those in --json") from None
-        if not made:
-            raise SystemExit(f"run {done.runs + 1}: there was no {plan.fatal or plan.helpers[0]} to kill; look whether `mbrl demo` runs")
+        except NothingToKill as error:
+            print(f"run {done.runs + 1} does not count: {error}", flush=True)
+            if (vain := vain + 1) == MOST_IN_VAIN:
+                raise SystemExit(f"{vain} runs in a row came to nothing; look whether `mbrl demo` runs") from None
+            continue
+        vain = 0
         done = Done(done.runs + 1, done.wall_s + time.monotonic() - begin, done.kills + made)
         print(f"run {done.runs}, {time.monotonic() - begin:.0f} s, {estimate(wanted, done)}: "
               + ", ".join(f"{k.what} at {k.phase_s:.1f} s" for k in made), flush=True)

@@ -61,8 +61,9 @@ def test_ticks_missed_before_and_after_a_kill():
     sent = np.arange(5.0, 20.0, T)
     sent = np.delete(sent, [150, 251, 252, 600])  # at 8.0, at 10.02 and 10.04, at 17.0 s
     made = kill(at=10.0)
-    cadence(made, T, (sent + 0.001).tolist(), np.round(sent * S).astype(int).tolist())
+    cadence(made, T, (sent + 0.001).tolist(), np.round(sent * S).astype(int).tolist(), [(10.03, 10.048)])
     assert (made.before_missed, made.missed) == (1, 2)
+    assert (made.before_frozen, made.frozen) == (0, 1), "18 ms less would have left one missed"
     assert made.before_gap_s == pytest.approx(2 * T)
     assert made.gap_s == pytest.approx(3 * T)
 
@@ -89,12 +90,12 @@ def test_a_recorder_without_a_successor_has_lost_everything_since():
 
 
 def test_what_is_promised_and_what_breaks_it():
-    good = [kill("controller", silence_s=0.06), kill("trainer", missed=1, before_missed=1), kill(unrecorded_s=0.9, readable=1.0)]
+    good = [kill("controller", silence_s=0.06), kill("trainer", missed=2, frozen=1, before_missed=1), kill(unrecorded_s=0.9, readable=1.0)]
     assert all(passed(0.06, summary(good)).values())
     for what, broken in (
         ("the receiver stops in time", kill("controller", silence_s=0.1)),
         ("no command after the controller's death", kill("controller", after=1)),
-        ("no more ticks missed after a helper's death than before", kill("keeper", missed=1)),
+        ("no more ticks missed after a helper's death than before, but in freezes of the machine", kill("keeper", missed=2, frozen=1)),
         ("no process left", kill("mbrl", processes=1)),
         ("nothing to clean by hand", kill("sim", shared_after=1)),
         ("at most a second lost", kill(unrecorded_s=1.1)),
