@@ -10,6 +10,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mbrl_control.models.symlog import symexp, symlog
 from mbrl_control.policies import heads
 from mbrl_control.policies.heads import TwoHot, UnitNormal
 
@@ -20,19 +21,19 @@ NUMBERS = st.floats(-1e6, 1e6, width=32)
 def test_symlog_is_its_definition():
     x = torch.tensor([-1e6, -3.0, -1e-4, 0.0, 1e-4, 1.0, 5e5])
     by_hand = [math.copysign(math.log(1 + abs(v)), v) for v in x.tolist()]
-    assert heads.symlog(x).tolist() == pytest.approx(by_hand, rel=1e-5)
+    assert symlog(x).tolist() == pytest.approx(by_hand, rel=1e-5)
 
 
 @given(st.floats(-18, 18, width=32))
 def test_symexp_is_the_inverse(value):
-    assert float(heads.symlog(heads.symexp(torch.tensor(value)))) == pytest.approx(value, rel=1e-5, abs=1e-6)
+    assert float(symlog(symexp(torch.tensor(value)))) == pytest.approx(value, rel=1e-5, abs=1e-6)
 
 
 def test_bins_are_evenly_spaced_under_symlog_and_mirrored():
     assert len(HEAD.bins) == 255
     assert torch.equal(HEAD.bins, -HEAD.bins.flip(0))
     assert float(HEAD.bins[127]) == 0
-    assert np.diff(heads.symlog(HEAD.bins.double()).numpy()) == pytest.approx(40 / 254, rel=1e-5)
+    assert np.diff(symlog(HEAD.bins.double()).numpy()) == pytest.approx(40 / 254, rel=1e-5)
 
 
 def test_even_bins_are_refused():
@@ -61,7 +62,7 @@ def test_equal_logits_mean_exactly_0():
 
 
 def test_mean_is_the_expectation():
-    raw = torch.randn(7, 255, generator=torch.Generator().manual_seed(0)) - heads.symlog(HEAD.bins).abs()
+    raw = torch.randn(7, 255, generator=torch.Generator().manual_seed(0)) - symlog(HEAD.bins).abs()
     by_hand = (raw.double().softmax(-1) * HEAD.bins.double()).sum(-1)
     assert HEAD.mean(raw).tolist() == pytest.approx(by_hand.tolist(), rel=1e-3)
 

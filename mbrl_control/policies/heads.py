@@ -7,19 +7,11 @@ from typing import Protocol
 import torch
 from torch.nn import functional
 
+from mbrl_control.models.symlog import symexp, symlog
+
 BINS = 255
 REACH = 20.0
 """Bins go to symexp(20), about 4.9e8: no reward or return of a sane task is outside."""
-
-
-def symlog(x: torch.Tensor) -> torch.Tensor:
-    """sign(x) ln(1 + |x|): like x near 0, like a logarithm far away, on both sides (Hafner et al. 2023, "Robust predictions")."""
-    return x.sign() * x.abs().log1p()
-
-
-def symexp(x: torch.Tensor) -> torch.Tensor:
-    """The inverse of `symlog`: sign(x) (exp(|x|) - 1)."""
-    return x.sign() * x.abs().expm1()
 
 
 class Regression(Protocol):
