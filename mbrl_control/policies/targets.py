@@ -82,7 +82,7 @@ class ReturnScale:
     def update(self, returns: torch.Tensor) -> torch.Tensor:
         """Take in a batch of returns [...]; gives the scale [], at least `least`."""
         low, high = returns.detach().flatten().quantile(torch.tensor([0.05, 0.95])).unbind(0)
-        self.range = self.range + self.rate * (high - low - self.range)
+        self.range.lerp_(high - low, self.rate)
         return self.scale()
 
     def scale(self) -> torch.Tensor:
