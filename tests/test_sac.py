@@ -32,19 +32,17 @@ def some(count=32, seed=0, terminated=0.3):
 
 
 def perceptron(shape, flat, member, inputs):
-    """One network out of modules of torch."""
-    step, modules = 4 if shape.norm else 2, []
-    for layer, (fan_in, fan_out) in enumerate(zip(shape.sizes, shape.sizes[1:], strict=False)):
-        linear = torch.nn.Linear(fan_in, fan_out)
-        linear.weight.data, linear.bias.data = flat.parts[layer * step][member].T.detach(), flat.parts[layer * step + 1][member, 0].detach()
-        modules.append(linear)
+    """One network, of torch's own functions."""
+    step, hidden = 4 if shape.norm else 2, inputs
+    parts = [part[member].detach() for part in flat.parts]
+    for layer in range(len(shape.sizes) - 1):
+        hidden = torch.nn.functional.linear(hidden, parts[layer * step].T, parts[layer * step + 1][0])
         if layer < len(shape.sizes) - 2:
             if shape.norm:
-                modules.append(torch.nn.LayerNorm(fan_out))
-                modules[-1].weight.data = flat.parts[layer * step + 2][member, 0].detach()
-                modules[-1].bias.data = flat.parts[layer * step + 3][member, 0].detach()
-            modules.append(torch.nn.ReLU())
-    return torch.nn.Sequential(*modules)(inputs)
+                scale, shift = parts[layer * step + 2:layer * step + 4]
+                hidden = torch.nn.functional.layer_norm(hidden, hidden.shape[-1:], scale[0], shift[0])
+            hidden = torch.relu(hidden)
+    return hidden.detach()
 
 
 @pytest.mark.parametrize("norm", [False, True])
@@ -137,11 +135,12 @@ def test_the_target_is_the_formula_number_by_number(subset):
     batch, draw = some(), torch.Generator()
     draw.set_state(learner.rng.get_state())
     found = learner.target(batch)
-    action, density = learner.actor.sample(batch.following, draw)
+    with torch.no_grad():
+        action, density = learner.actor.sample(batch.following, draw)
     chosen = torch.randperm(5, generator=draw)[:subset].tolist() if subset < 5 else range(5)
     for n in range(len(batch)):
         inputs = torch.cat([batch.following[n], action[n]])[None]
-        least = min(float(perceptron(learner.critics.shape, learner.critics.target, k, inputs).detach()) for k in chosen)
+        least = min(float(perceptron(learner.critics.shape, learner.critics.target, k, inputs)) for k in chosen)
         goes_on = 0.0 if batch.terminated[n] else 0.99
         assert float(found[n]) == pytest.approx(float(batch.reward[n]) + goes_on * (least - 0.3 * float(density[n])), abs=1e-4)
     assert 0 < float(batch.terminated.sum()) < len(batch)
@@ -191,8 +190,9 @@ def test_the_actor_climbs_the_least_or_the_mean(climbs_mean):
     learner = Sac(3, 2, replace(SMALL, critics=3, actor_mean=climbs_mean, temperature=0.2), 0)
     batch, draw = some(), torch.Generator()
     draw.set_state(learner.rng.get_state())
-    found, mean_density = learner.actor_loss(batch.observation)
-    action, density = learner.actor.sample(batch.observation, draw)
+    with torch.no_grad():
+        found, mean_density = learner.actor_loss(batch.observation)
+        action, density = learner.actor.sample(batch.observation, draw)
     values = torch.stack([perceptron(learner.critics.shape, learner.critics.flat, k, torch.cat([batch.observation, action], -1))[:, 0]
                           for k in range(3)])
     value = values.mean(0) if climbs_mean else values.min(0).values

@@ -6,7 +6,7 @@ import importlib
 import json
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -65,7 +65,8 @@ def agent(
 
     torch.set_num_threads(threads)
     torch.set_flush_denormal(True)
-    options = parts.options("agents", name, parse_options(option or []))
+    presets: Callable[[str], dict[str, Any]] = getattr(parts.find("agents", name), "presets", lambda _: {})
+    options = parts.options("agents", name, {**presets(task), **parse_options(option or [])})
     run_dir = (out or Path("runs") / f"{name}-{task.replace(':', '-').replace('/', '-')}-{seed}").absolute()
     if agent_checkpoint.exists(run_dir) and not resume:
         raise UserError(f"{run_dir} holds a run already; go on with it by --resume, or name another folder with --out")

@@ -28,7 +28,6 @@ KIND = "ensemble"
 COLD_SHARE, COLD_UPDATES = 0.3, 300
 SMALL_BATCH, SMALL_EPOCH = 32, 8
 CLIP = 5.0
-MEAN_SQUARE_FLOOR = 1e-8
 HELD_TRANSITIONS = 10_000
 RIDGE = 1e-3
 
@@ -49,6 +48,8 @@ class Options:
         weight_decay: decoupled, per gradient step times the learning rate.
         elites: how many of the members, best on held-out data first, are used to predict; 0 for all.
         patience: epochs without an improvement of any member on held-out data that end a fit.
+        floor: mean square error, in squares of a signal's typical change, below which less is of no use: a signal that is as good as
+            constant must not take the fit from the others.
     """
 
     stretch: Annotated[int, Field(ge=1, le=1000)] = 1
@@ -60,6 +61,7 @@ class Options:
     weight_decay: Annotated[float, Field(ge=0, le=1)] = 1e-5
     elites: Annotated[int, Field(ge=0, le=20)] = 0
     patience: Annotated[int, Field(ge=1, le=1000)] = 1000
+    floor: Annotated[float, Field(gt=0, le=1)] = 1e-8
 
 
 def build(spec: RobotSpec, options: Options | None = None) -> Ensemble:
@@ -337,7 +339,7 @@ class Ensemble:
         not buy likelihood by giving up the mean where it is hard (Seitzer et al. 2022).
         """
         error, log_variance = self._unroll(norm, state, action)
-        means = 0.5 * (error.square().mean(1) + MEAN_SQUARE_FLOOR).log().mean((1, 2))
+        means = 0.5 * (error.square().mean(1) + self.options.floor).log().mean((1, 2))
         variances = network.gaussian_nll(error[:, :, 0].detach(), log_variance).mean((1, 2))
         return (means + variances).sum()
 
@@ -358,7 +360,7 @@ class Ensemble:
     @torch.no_grad()
     def _error(self, norm: Normaliser, judged: list[tuple[torch.Tensor, torch.Tensor]]) -> torch.Tensor:
         """[E] log of the mean square open-loop error, mean over sets, steps and signals."""
-        errors = [(self._unroll(norm, *held)[0].square().mean(1) + MEAN_SQUARE_FLOOR).log().mean((1, 2)) for held in judged]
+        errors = [(self._unroll(norm, *held)[0].square().mean(1) + self.options.floor).log().mean((1, 2)) for held in judged]
         return torch.stack(errors).mean(0)
 
     def _renormalise(self, new: Normaliser, rng: np.random.Generator) -> None:
@@ -405,6 +407,25 @@ class Ensemble:
         self._ready()
         arrays = self._arrays()
         return Snapshot(KIND, self.spec.hash, self.version, {n: a.detach().numpy().copy() for n, a in arrays.items()})
+
+    def moments(self) -> dict[str, np.ndarray]:
+        """The optimiser's averages: with them and a snapshot, fits go on with the same bits elsewhere. Empty before a fit."""
+        out = {f"{i}.{name}": tensor.numpy().copy() for i, (average, square, _) in enumerate(self._adam)
+               for name, tensor in (("average", average), ("square", square))}
+        return out | ({"steps": np.array([steps for *_, steps in self._adam])} if out else {})
+
+    def resume(self, moments: dict[str, np.ndarray]) -> None:
+        """Take over `moments`, after the `load` of the snapshot that belongs to them.
+
+        Raises:
+            SnapshotError: they are not of this ensemble; nothing is changed then.
+        """
+        shapes = {f"{i}.{name}": tuple(w.shape) for i, w in enumerate(self._weights) for name in ("average", "square")}
+        shapes = {**shapes, "steps": (len(self._weights),)} if moments else {}
+        if {name: array.shape for name, array in moments.items()} != shapes:
+            raise SnapshotError("saved optimiser: its arrays are not those of this ensemble; resume with the options it was saved with")
+        steps = moments["steps"] if moments else ()
+        self._adam = [(torch.tensor(moments[f"{i}.average"]), torch.tensor(moments[f"{i}.square"]), float(n)) for i, n in enumerate(steps)]
 
     def load(self, snapshot: Snapshot) -> None:
         """Take over a snapshot in place: the buffers of `step` keep their addresses while the precision stays the same.
