@@ -12,10 +12,11 @@ from agent_fakes import Line, Points, Walk
 from typer.testing import CliRunner
 
 from mbrl_control import cli
+from mbrl_control.agents import sac
 from mbrl_control.agents.base import Saved
 from mbrl_control.commands import agent as command
 from mbrl_control.errors import SnapshotError, UserError
-from mbrl_control.stack import agent_checkpoint, agent_curve, agent_run
+from mbrl_control.stack import agent_checkpoint, agent_curve, agent_run, tasks
 
 WHO = {"agent": "walk", "task": "line", "seed": 3, "repeat": 1, "options": {}}
 
@@ -157,6 +158,54 @@ def test_options_are_read_as_json_or_else_as_words():
     for wrong in (["a"], ["=1"], ["a=1", "a=2"]):
         with pytest.raises(UserError, match="KEY=VALUE"):
             command.parse_options(wrong)
+
+
+@pytest.fixture
+def program(tmp_path, monkeypatch):
+    """`mbrl agent sac` on the line, in an empty folder; gives exit status and the exception if it is an error for the user."""
+    made = []
+
+    class Entry:
+        name = "gymnasium"
+
+        def load(self):
+            return lambda rest, name, repeat: made.append(Line(repeat=repeat)) or made[-1]
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(tasks, "entry_points", lambda group: [Entry()])
+    monkeypatch.setattr(command, "_writer", lambda run_dir: Points())
+    few = ["--option", "hidden=[8]", "--option", "random_steps=20", "--option", "batch=8", "--evaluate-every", "20", "--episodes", "2"]
+
+    def run(*arguments):
+        result = CliRunner().invoke(cli.application(), ["agent", "sac", "--task", "line", *few, *map(str, arguments)])
+        assert all(task.closed for task in made)
+        return result.exit_code, result.exception
+
+    return run
+
+
+def test_the_program_learns_resumes_and_leaves_its_results(program, tmp_path):
+    assert program("--steps", 40, "--json", "row.json")[0] == 0
+    row = json.loads((tmp_path / "row.json").read_text())
+    assert (row["agent"], row["task"], row["seed"], row["steps"], row["options"]["hidden"]) == ("sac", "line", 0, 40, [8])
+    assert [step for step, *_ in row["eval_returns"]] == [20, 40]
+    folder = tmp_path / "runs" / "sac-line-0"
+    assert {p.name for p in folder.iterdir()} >= {"result.json", "curve.png", "checkpoints"}
+    _, error = program("--steps", 80)
+    assert isinstance(error, UserError)
+    assert "go on with it by --resume" in str(error)
+    assert program("--steps", 80, "--resume")[0] == 0
+    longer = json.loads((folder / "result.json").read_text())
+    assert longer["eval_returns"][:2] == row["eval_returns"]
+    assert (longer["steps"], len(longer["eval_returns"])) == (80, 4)
+    assert longer["wall_s"] > row["wall_s"]
+
+
+def test_a_tasks_own_settings_are_defaults_that_options_overrule(program, tmp_path, monkeypatch):
+    monkeypatch.setattr(sac, "presets", lambda task: {"discount": 0.5, "batch": 7} if task == "line" else {}, raising=False)
+    assert program("--steps", 20)[0] == 0
+    options = json.loads((tmp_path / "runs" / "sac-line-0" / "result.json").read_text())["options"]
+    assert (options["discount"], options["batch"]) == (0.5, 8)
 
 
 def test_an_unknown_agent_is_said(tmp_path, monkeypatch):

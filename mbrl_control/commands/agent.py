@@ -7,7 +7,7 @@ import json
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -91,17 +91,13 @@ def _run(settings: agent_run.RunSettings, options: Any, steps: int) -> Iterator[
     from mbrl_control.stack import agent_run, tasks  # noqa: PLC0415
 
     who = settings.identity
-    learned, trial = (tasks.make(who["task"], who["repeat"]) for _ in range(2))
-    writer = _writer(settings.run_dir)
-    try:
+    with ExitStack() as held:
+        learned, trial = (held.enter_context(closing(tasks.make(who["task"], who["repeat"]))) for _ in range(2))
         built = parts.find("agents", who["agent"]).build(learned.spec, settings.seed, options)
-        with Progress(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn(),
-                      console=console, transient=True) as bar:
-            yield agent_run.AgentRun(settings, built, learned, trial, writer, _Teller(bar, who, steps))
-    finally:
-        writer.close()
-        learned.close()
-        trial.close()
+        writer = held.enter_context(closing(_writer(settings.run_dir)))
+        bar = held.enter_context(Progress(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
+                                          TimeRemainingColumn(), console=console, transient=True))
+        yield agent_run.AgentRun(settings, built, learned, trial, writer, _Teller(bar, who, steps))
 
 
 def _writer(run_dir: Path) -> Any:
