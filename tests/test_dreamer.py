@@ -19,7 +19,7 @@ from mbrl_control.errors import SnapshotError
 from mbrl_control.models.rssm import State
 from mbrl_control.policies import targets
 
-SMALL = {"batch": 2, "length": 6, "horizon": 3, "prefill": 12, "train_ratio": 4.0, "half": False}
+SMALL = {"batch": 2, "length": 6, "horizon": 3, "starts": 4, "prefill": 12, "train_ratio": 4.0, "half": False}
 VERSIONS = ["v1", "v2", "v3"]
 
 
@@ -89,11 +89,11 @@ def test_losses_of_v3_by_definition():
     mean, wide = behaviour.actor(imagined.features[:-1]).chunk(2, -1)
     actions = Normal(mean.tanh(), 0.9 * (wide + 2).sigmoid() + 0.1)
     gain = actions.log_prob(imagined.draws)[..., 0] * (returns - value[:-1]) / max(1.0, 0.01 * spread) + 3e-4 * actions.entropy()[..., 0]
-    assert float(losses.actor) == pytest.approx(-float((imagined.weight * gain).mean()), rel=1e-4)
+    assert losses.actor.item() == pytest.approx(-(imagined.weight * gain).mean().item(), rel=1e-4)
     log_chances = raw[:-1].log_softmax(-1)
     slow = numbers.mean(behaviour.slow(imagined.features[:-1]))
     critic = -((numbers.encode(returns) + numbers.encode(slow)) * log_chances).sum(-1)
-    assert float(losses.critic) == pytest.approx(float((imagined.weight * critic).mean()), rel=1e-4)
+    assert losses.critic.item() == pytest.approx((imagined.weight * critic).mean().item(), rel=1e-4)
     assert torch.allclose(losses.returns, returns, atol=1e-5)
 
 
@@ -106,9 +106,9 @@ def test_losses_of_v1_and_v2_by_definition(version):
     value = (behaviour.critic if version == "v1" else behaviour.slow)(imagined.features)[..., 0]
     returns = targets.lambda_return(imagined.reward, imagined.discount, value, 0.95)
     entropy = behaviour.actions.entropy(behaviour.actor(imagined.features[:-1])) * {"v1": 0.0, "v2": 1e-4}[version]
-    assert float(losses.actor) == pytest.approx(-float((imagined.weight * (returns + entropy)).mean()), rel=1e-5)
+    assert losses.actor.item() == pytest.approx(-(imagined.weight * (returns + entropy)).mean().item(), rel=1e-5)
     error = behaviour.critic(imagined.features[:-1])[..., 0] - returns
-    assert float(losses.critic) == pytest.approx(float((imagined.weight * error.square() / 2).mean()), rel=1e-5)
+    assert losses.critic.item() == pytest.approx((imagined.weight * error.square() / 2).mean().item(), rel=1e-5)
 
 
 def test_replayed_values_keep_episodes_apart():
@@ -130,8 +130,8 @@ def test_replayed_values_keep_episodes_apart():
     for t, target in returns.items():
         slow = numbers.mean(learner.behaviour.slow(features[0, t]))
         weights = numbers.encode(target[None])[0] + numbers.encode(slow[None])[0]
-        total -= float((weights * learner.behaviour.critic(features[0, t]).log_softmax(-1)).sum())
-    assert float(loss) == pytest.approx(total / 5, rel=1e-4)
+        total -= (weights * learner.behaviour.critic(features[0, t]).log_softmax(-1)).sum().item()
+    assert loss.item() == pytest.approx(total / 5, rel=1e-4)
 
 
 @pytest.mark.parametrize("version", VERSIONS)
@@ -168,8 +168,9 @@ def test_the_model_does_not_learn_to_please_the_actor(version):
 
 
 def test_the_slow_critic_follows_as_the_version_says():
-    for version, updates, share in (("v3", 1, 0.02), ("v2", 99, 0.0), ("v2", 100, 1.0)):
-        learner = agent(version)
+    cases = [("v3", "small", 1, 0.1), ("v3", "size1m", 1, 0.02), ("v2", "small", 99, 0.0), ("v2", "small", 100, 1.0)]
+    for version, size, updates, share in cases:
+        learner = agent(version, size=size)
         before = [p.detach().clone() for p in learner.behaviour.slow.parameters()]
         unsettle(learner)
         learner.behaviour.settle(updates)
@@ -177,6 +178,14 @@ def test_the_slow_critic_follows_as_the_version_says():
             assert torch.allclose(slow, old + share * (fast - old), atol=1e-7)
     learner = agent("v1")
     assert learner.behaviour.slow is learner.behaviour.critic
+
+
+def test_sizes_and_options_change_rates():
+    assert agent("v3", size="size1m").version.rates == (4e-5, 4e-5, 4e-5)
+    assert agent("v3").version.rates == (1e-3, 3e-4, 1e-3)
+    learner = agent("v1", actor_rate=0.5, gradient="likelihood")
+    assert [o.rate for o in learner.optimisers.values()] == [1e-3, 0.5, 1e-3]
+    assert (learner.version.follow, learner.version.reinforce, agent("v1").version.reinforce) == (0.0, True, False)
 
 
 @pytest.mark.parametrize(("ratio", "repeat"), [(4.0, 1), (3.0, 2), (30.0, 1)])

@@ -12,7 +12,7 @@ from pydantic import Field
 
 from mbrl_control.agents.base import Actor, Saved, TaskSpec, Transition
 from mbrl_control.agents.dreamer_behaviour import Behaviour
-from mbrl_control.agents.dreamer_versions import SIZES, VERSIONS, Version
+from mbrl_control.agents.dreamer_versions import SIZES, Version, chosen
 from mbrl_control.agents.dreamer_world import WorldModel
 from mbrl_control.data.replay import Replay, SequenceBatch
 from mbrl_control.errors import SnapshotError
@@ -32,15 +32,15 @@ class Options:
         size: of the networks, see `dreamer_versions.SIZES`.
         train_ratio: replayed steps per environment step. An update replays batch · length steps.
         batch: sequences of an update.
-        length: steps of each.
+        length: steps of each; more for tasks that hide what matters for longer than that.
         horizon: imagined steps.
         starts: how many of the last steps of each sequence imagination starts from; 0: from all.
         gradient: the actor learns by the gradient of returns through the `model` or of its `likelihood`; else as the `version` does.
-        follow: how far v3's average of the critic goes towards it at each update; 0: as the version has it.
+        follow: how far v3's average of the critic goes towards it at each update; 0: as version and size have it.
         prefill: decisions at random before learning begins.
         capacity: decisions that are remembered.
         half: large products in bfloat16, as in the published v3; turn it off on a processor without.
-        model_rate: learning rate of the model; 0: as the version and size have it.
+        model_rate: learning rate of the model; 0: as version and size have it.
         actor_rate: of the actor, likewise.
         critic_rate: of the critic, likewise.
     """
@@ -48,10 +48,10 @@ class Options:
     version: Literal["v1", "v2", "v3"] = "v3"
     size: Literal["small", "size1m"] = "small"
     train_ratio: Annotated[float, Field(gt=0, le=10_000)] = 64.0
-    batch: Annotated[int, Field(ge=1, le=1024)] = 8
-    length: Annotated[int, Field(ge=2, le=1024)] = 32
-    horizon: Annotated[int, Field(ge=1, le=100)] = 12
-    starts: Annotated[int, Field(ge=0, le=1024)] = 0
+    batch: Annotated[int, Field(ge=1, le=1024)] = 16
+    length: Annotated[int, Field(ge=2, le=1024)] = 16
+    horizon: Annotated[int, Field(ge=1, le=100)] = 10
+    starts: Annotated[int, Field(ge=0, le=1024)] = 8
     gradient: Literal["version", "model", "likelihood"] = "version"
     follow: Annotated[float, Field(ge=0, le=1)] = 0.0
     prefill: Annotated[int, Field(ge=1, le=1_000_000)] = 500
@@ -78,7 +78,7 @@ class Dreamer:
 
     def __init__(self, task: TaskSpec, seed: int, options: Options) -> None:
         self.task, self.options, self.seed = task, options, seed
-        self.version, size = chosen(options), SIZES[options.size]
+        self.version, size = version_of(options), SIZES[options.size]
         weights, self.learning, self.acting = (torch.Generator().manual_seed(3 * seed + k) for k in range(3))
         self.drawing = np.random.default_rng(seed)
         self.world = WorldModel(task, self.version, size, weights)
@@ -188,9 +188,9 @@ def tail(batch: SequenceBatch, since: int) -> SequenceBatch:
     return SequenceBatch(*(part[:, since:] for part in vars(batch).values()))
 
 
-def chosen(options: Options) -> Version:
-    """The version with what options change of it."""
-    version = VERSIONS[options.version]
+def version_of(options: Options) -> Version:
+    """The version with what size and options change of it."""
+    version = chosen(options.version, options.size)
     reinforce = {"model": False, "likelihood": True}.get(options.gradient, version.reinforce)
     mine = zip((options.model_rate, options.actor_rate, options.critic_rate), version.rates, strict=True)
     model, actor, critic = (rate or preset for rate, preset in mine)
