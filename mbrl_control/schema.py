@@ -175,8 +175,8 @@ class PlannerSpec(Strict):
     candidates: int = Field(128, ge=2, le=100_000, description="action sequences per iteration")
     iterations: int = Field(3, ge=1, le=50, description="rounds of sampling and refitting per plan")
     newton_rows: int = Field(0, ge=0, le=8, description="candidates from a Gauss-Newton step on the last plan, from bold to careful: they "
-                             "hold still where samples jitter; with any, what to play is chosen in float32 whatever the dtype, and by the "
-                             "members' mean step unless risk or disagreement are to count")
+                             "hold still where samples jitter; with any, what to play is chosen in float32 whatever the dtype, and, while "
+                             "a plan keeps clear of its limits, by the members' mean step unless risk or disagreement are to count")
     knots: int | None = Field(None, ge=2, le=200, description="spline knots over the horizon; none: one action per model step")
     spline: Literal["hold", "linear", "cubic"] = Field("cubic", description="between the knots")
     propagation: Literal["mean", "ts1", "tsinf"] = Field(

@@ -1,5 +1,6 @@
 """The Gauss-Newton step: against Riccati, against a solver for boxes, against Jacobians known in closed form, and as a candidate."""
 
+import dataclasses
 import itertools
 
 import numpy as np
@@ -9,6 +10,7 @@ import torch
 
 from mbrl_control.models import slopes
 from mbrl_control.models.base import Step
+from mbrl_control.planning.actions import ActionSpace
 from mbrl_control.planning.second_order import boxed
 
 WIDE = {"limits": (-1000.0, 1000.0)}
@@ -49,7 +51,7 @@ def test_nothing_near_is_better_whatever_lies_between_row_and_robot(settings, la
 
 
 def test_members_count_alike():
-    """The step follows their mean step: symmetric offsets do not move it, a common one does."""
+    """Symmetric offsets do not move the step, a common one does."""
     spec = fakes.spec(horizon=10, newton_rows=1, **WIDE)
     one = prepared(fakes.planner(spec), fakes.request([1.0, 0.0]))[1]
     two = prepared(fakes.planner(spec, fakes.double_integrator(offsets=[[0.0, 0.02], [0.0, -0.02]])), fakes.request([1.0, 0.0]))[1]
@@ -83,6 +85,30 @@ def test_where_members_part_the_plan_steers_as_firmly_as_for_their_mean():
     assert several.cost == pytest.approx(alone.cost, rel=1e-3)
     actions, _ = fakes.riccati(fakes.Linear([[1, 0.1], [0.9, 1]], [[0], [0.1]]), fakes.lqr_cost(), [0.01, 0.0], 25)
     assert alone.actions == pytest.approx(actions, rel=0.02, abs=2e-3)
+
+
+def test_a_plan_at_its_limits_is_the_best_for_all_members_paths_together():
+    """What is at its limits cannot be corrected on the way: brute force around the step finds no row of less mean cost over members."""
+    planner = fakes.planner(fakes.spec(horizon=6, newton_rows=1, limits=(-10.0, 10.0)), Toppling(2.0, 12.0))
+    first = planner.plan(fakes.request([0.3, 0.0]))
+    found = {}
+    for level in (0.7, 0.9):
+        request = fakes.request([0.3, 0.0], seq=1)
+        problem, rows = prepared(planner, request, dataclasses.replace(first, carry=np.full_like(first.carry, level)))
+        best = planner.score(rows, problem).item()
+        around = rows + 3e-3 * torch.randn(500, 6, 1, generator=torch.Generator().manual_seed(0))
+        found[level] = problem.free, planner.score(around, problem).min().item() >= best * (1 - 1e-5)
+    assert found == {0.7: (True, False), 0.9: (False, True)}
+
+
+def test_clear_of_limits():
+    """Of value and of rate, counted from the last command on."""
+    space = ActionSpace(fakes.spec(rate=20.0, limits=(-4.0, 4.0)))  # 0.5 half ranges a step
+    last = torch.zeros(1)
+    assert space.clear(torch.tensor([[0.39], [0.78], [0.4]]), last, 0.8)
+    assert not space.clear(torch.tensor([[0.41], [0.78], [0.4]]), last, 0.8)
+    assert not space.clear(torch.tensor([[0.39], [0.78], [0.3]]), last, 0.8)
+    assert not space.clear(torch.tensor([[0.39], [0.78], [0.81]]), last, 0.8)
 
 
 def test_doubts_count_in_what_is_played_where_a_robot_asks_for_that():

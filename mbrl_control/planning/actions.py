@@ -46,6 +46,11 @@ class ActionSpace:
         rows = rows.clamp_(-1.0, 1.0) if reuse else rows.clamp(-1.0, 1.0)
         return self.slow(rows, last)
 
+    def clear(self, row: torch.Tensor, last: torch.Tensor, share: float) -> bool:
+        """Whether a candidate [H, A] keeps within a share of the limits, and of the greatest rates from the command [A] on."""
+        within = bool((row.abs() < share).all())
+        return within and not (self._rates and bool((row.diff(dim=0, prepend=last[None]).abs() >= share * self.max_step).any()))
+
     def slow(self, rows: torch.Tensor, last: torch.Tensor) -> torch.Tensor:
         """Clip candidates [N, H, A] to the greatest rates only."""
         if not self._rates:

@@ -26,7 +26,7 @@ from mbrl_control.planning.placing import placed
 from mbrl_control.planning.plan import Plan, PlanRequest, Verdict, cell, shift
 from mbrl_control.planning.proposals import Proposal
 from mbrl_control.planning.record import Record, Shape, Summary
-from mbrl_control.planning.rollout import Propagation, rollout
+from mbrl_control.planning.rollout import rollout
 from mbrl_control.planning.search import Problem, Search
 from mbrl_control.planning.second_order import SecondOrder
 from mbrl_control.planning.weighting import average
@@ -34,6 +34,8 @@ from mbrl_control.robot import RobotSpec
 
 EXPLORE_BETA = 2.0
 DITHER_CELLS = 1024
+CLEAR = 0.8
+"""Of the limits: a plan that stays within can still be corrected to either side."""
 
 
 class SamplingPlanner(ABC):
@@ -83,7 +85,6 @@ class SamplingPlanner(ABC):
         self.space, self.delays = ActionSpace(spec), Delays(spec)
         self.ranged = risk.Ranges.of(spec)
         self.fine = model.precise() if p.newton_rows and isinstance(model, Rounded) else model
-        self.fine_path: Propagation = "mean" if p.risk == "mean" and not p.disagreement else p.propagation
         self.newton = SecondOrder(self, p.newton_rows) if p.newton_rows else None
         matrix = spline_matrix(p.horizon, p.knots, p.spline)
         self.splined = matrix.shape[1] < p.horizon
@@ -243,8 +244,11 @@ class SamplingPlanner(ABC):
         mean = self.knots(rows[0])
         search = Search(mean, torch.full_like(mean, self.init_std), self.revive(rows[1:], rows[0], cells))
         scale = self.model.scale() if self.spec.planner.disagreement and self.model.members > 1 else None
+        within = space.limit(torch.cat(fixed), last, reuse=True)
+        doubts = self.spec.planner.risk != "mean" or scale is not None
+        free = self.newton is not None and not doubts and space.clear(within[0], last, CLEAR)
         problem = Problem(request.seq, self.predict_start(request), last, torch.tensor(part) if part else None,
-                          self.delays.pending(request), space.limit(torch.cat(fixed), last, reuse=True), scale, names)
+                          self.delays.pending(request), within, scale, names, free=free)
         if self.newton is not None:
             found = space.limit(self.newton.rows(problem), last, reuse=True)
             problem = dataclasses.replace(problem, fixed=torch.cat([problem.fixed, found]), names=names + [self.newton.name] * len(found))
@@ -307,10 +311,10 @@ class SamplingPlanner(ABC):
     def score(self, rows: torch.Tensor, problem: Problem, finely: bool = False) -> torch.Tensor:
         """Risk-aggregated cost [N] of candidates [N, H, A] in half ranges and within limits; +inf where not finite.
 
-        `finely`: by the precise model, and by its members' mean step unless their doubts are to count (see `SecondOrder`).
+        `finely`: by the precise model, and by the paths that count for the problem (see `Problem.free`).
         """
         p = self.spec.planner
-        model, propagation = (self.fine, self.fine_path) if finely else (self.model, p.propagation)
+        model, propagation = (self.fine if finely else self.model), ("mean" if finely and problem.free else p.propagation)
         sent = self.sent(rows, problem)
         actions = self.delays.played(self.space.commands(sent), problem.pending)
         states = rollout(model, problem.start, actions, propagation, self.rng)

@@ -25,6 +25,8 @@ class Problem:
         sets: [I] which set of noise each iteration uses; None to go by `seq`. A captured iteration reads it, where a number would be
             the same in every replay.
         names: source of each fixed row, then of each row kept from the last plan.
+        free: whether the nominal keeps clear of its limits. Then what the robot does otherwise can be corrected on the way, as a row
+            without feedback cannot say, and plans are finished by the members' mean step; else by each member's own path, which hedges.
     """
 
     seq: int
@@ -36,6 +38,7 @@ class Problem:
     scale: torch.Tensor | None
     names: list[str]
     sets: torch.Tensor | None = None
+    free: bool = False
 
 
 @dataclass

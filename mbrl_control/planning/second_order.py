@@ -25,14 +25,11 @@ DIFFERENCE = 0.05
 
 class SecondOrder:
     """One step of sequential quadratic programming for each plan, from the last one moved to the present time and started at the state
-    measured now (the real-time iteration of Diehl et al. 2005). The dynamics are linearised along the path of the members' mean step, the
-    stage cost is made quadratic with what is concave left out, and the states are eliminated, so that limits of the commands are sides of
-    a box.
+    measured now (the real-time iteration of Diehl et al. 2005). The dynamics are linearised along the paths that count for the problem
+    (see `Problem.free`), the stage cost is made quadratic with what is concave left out, and the states are eliminated, so that limits of
+    the commands are sides of a box.
 
-    The mean step, not the mean cost over members: a row has no feedback in it, so that where the robot is unstable members that differ a
-    little part whatever is done, and what is best for all of them on average hardly steers (with five models of a cart-pole, whose
-    regulators each held it well, their common row left it swaying). Risk and the members' disagreement do not shape the step, but they
-    are counted when its rows compete.
+    Risk other than the mean over members and their disagreement do not shape the step, but they are counted when its rows compete.
 
     Args:
         planner: whose loop the rows take part in.
@@ -57,13 +54,13 @@ class SecondOrder:
         horizon, axes = nominal.shape
         sent = planner.sent(nominal[None], problem)
         actions = planner.delays.played(planner.space.commands(sent), problem.pending)
-        path = rollout(planner.fine, problem.start, actions, "mean")[0, 0]
+        path = rollout(planner.fine, problem.start, actions, "mean" if problem.free else "tsinf")[:, 0]
         moves, played = self._maps(problem, horizon, axes)
-        reach = torch.cat([self._reach(path[:-1], actions[0]), _identity(horizon, axes)], 1).double() @ played
-        slope, bend = self._quadratic(path[1:], actions[0])
+        reach = torch.cat([self._reach(path[:, :-1], actions[0]), _identity(len(path), horizon, axes)], 2).double() @ played
+        slope, bend = self._quadratic(path[:, 1:], actions[0])
         flat = reach.reshape(-1, horizon * axes)
-        gradient = flat.T @ slope.double().reshape(-1)
-        curvature = flat.T @ (bend.double() @ reach).reshape(flat.shape)
+        gradient = flat.T @ slope.double().reshape(-1) / len(path)
+        curvature = flat.T @ (bend.double() @ reach).reshape(flat.shape) / len(path)
         if weight := planner.spec.planner.smoothness:
             rough = moves.reshape(horizon, axes, -1).diff(dim=0, prepend=torch.zeros(1, axes, horizon * axes)).reshape(horizon * axes, -1)
             now = sent[0].diff(dim=0, prepend=problem.last[None]).double().reshape(-1)
@@ -82,34 +79,35 @@ class SecondOrder:
         return sent.reshape(size, size).T.double(), played.reshape(size, size).T.double()
 
     def _reach(self, states: torch.Tensor, actions: torch.Tensor) -> torch.Tensor:
-        """[H, S, HA] how the states after each step move with the commands [H, A], along the path [H, S] of the members' mean step."""
+        """[P, H, S, HA] how the states after each step move with the commands [H, A], along the members' paths or one of their mean step,
+        [P, H, S]."""
         fine = self.planner.fine
-        states = states.expand(fine.members, -1, -1)
         if self.smooth:
-            slope = slopes.by_autograd(fine, states, actions)
+            slope = slopes.by_autograd(fine, states.expand(fine.members, -1, -1), actions)
         else:
-            slope = slopes.by_differences(fine, states, actions, self.planner.space.half)
-        by_state, by_action = (member.mean(0) for member in slope)
-        horizon, signals, axes = by_action.shape
-        moved, found = torch.zeros(signals, horizon * axes), []
+            slope = slopes.by_differences(fine, states.expand(fine.members, -1, -1), actions, self.planner.space.half)
+        by_state, by_action = (member.mean(0, keepdim=True) for member in slope) if len(states) == 1 else slope
+        paths, horizon, signals, axes = by_action.shape
+        moved, found = torch.zeros(paths, signals, horizon * axes), []
         for k in range(horizon):
-            moved = by_state[k] @ moved
-            moved[:, k * axes : (k + 1) * axes] += by_action[k]
+            moved = by_state[:, k] @ moved
+            moved[:, :, k * axes : (k + 1) * axes] += by_action[:, k]
             found.append(moved)
-        return torch.stack(found)
+        return torch.stack(found, 1)
 
     def _quadratic(self, states: torch.Tensor, actions: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Gradient [H, S + A] of the summed cost by states [H, S] and commands [H, A], and its curvature [H, S + A, S + A], positive
-        semidefinite."""
-        middle = torch.cat([states, actions], -1)
+        """Gradient [P, H, S + A] of the summed cost by states [P, H, S] and commands [H, A], and its curvature [H, S + A, S + A] at the
+        paths' mean, positive semidefinite."""
+        middle = torch.cat([states.mean(0), actions], -1)
         wide = DIFFERENCE * torch.cat([self.planner.fine.scale(), self.planner.space.half])
         moved = torch.cat([wide.diag(), -wide.diag()])[:, None]
-        ahead, behind, here = self._slope(torch.cat([middle + moved, middle[None]])).tensor_split([len(wide), 2 * len(wide)])
+        points = torch.cat([middle + moved, torch.cat([states, actions.expand(len(states), -1, -1)], -1)])
+        ahead, behind, here = self._slope(points).tensor_split([len(wide), 2 * len(wide)])
         # Finite, since LAPACK finds no eigenvalues otherwise; where the cost is not, the gradient says so.
         bend = ((ahead - behind).permute(1, 0, 2) / (2 * wide[:, None])).nan_to_num(0.0, 0.0, 0.0).clamp(-STEEPEST, STEEPEST)
         values, vectors = torch.linalg.eigh((bend + bend.mT) / 2)
         convex = (vectors * values.clamp(min=0.0)[:, None]) @ vectors.mT
-        return here[0], convex
+        return here, convex
 
     def _slope(self, points: torch.Tensor) -> torch.Tensor:
         """[..., H, S + A] gradient of the cost, ends and ranges included, by states and commands [..., H, S + A]."""
@@ -124,9 +122,9 @@ class SecondOrder:
             return torch.autograd.grad(cost, at)[0]
 
 
-def _identity(horizon: int, axes: int) -> torch.Tensor:
-    """[H, A, HA] how the commands of each step move with the commands."""
-    return torch.eye(horizon * axes).reshape(horizon, axes, -1)
+def _identity(paths: int, horizon: int, axes: int) -> torch.Tensor:
+    """[P, H, A, HA] how the commands of each step move with the commands."""
+    return torch.eye(horizon * axes).reshape(horizon, axes, -1).expand(paths, -1, -1, -1)
 
 
 def boxed(bend: torch.Tensor, slope: torch.Tensor, low: torch.Tensor, high: torch.Tensor) -> torch.Tensor:
