@@ -193,6 +193,19 @@ def test_an_agent_saved_goes_on_with_the_same_bits():
         np.testing.assert_array_equal(array, two.save().arrays[name], err_msg=name)
 
 
+@pytest.mark.parametrize("name", ["sac.target", "model.weights.elites", "model.moments.1.square", "replay.reward", "pool.0.reward"])
+def test_a_checkpoint_that_does_not_fit_changes_nothing(name):
+    learner, other = build(updates=1), build(updates=1)
+    play(other, 110)
+    saved, before = other.save(), learner.save()
+    with pytest.raises(SnapshotError):
+        learner.load(replace(saved, arrays={n: a for n, a in saved.arrays.items() if n != name}))
+    after = learner.save()
+    assert before.values == after.values
+    assert all(np.array_equal(array, after.arrays[n]) for n, array in before.arrays.items())
+    assert before.arrays.keys() == after.arrays.keys()
+
+
 def test_a_task_that_ends_nobody_knows_where_is_refused():
     learner = mbpo.build(TaskSpec("line", (1,), 1, 10), 0, parts.options("agents", "mbpo", TINY))
     learner.observe(Transition(np.zeros(1), np.zeros(1), 0.0, np.zeros(1), False, True))

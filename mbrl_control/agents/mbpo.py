@@ -15,7 +15,6 @@ from mbrl_control.agents.branches import Pool, Schedule, imagine
 from mbrl_control.data.replay import Batch, Replay
 from mbrl_control.errors import UserError
 from mbrl_control.models.task_model import TaskModel
-from mbrl_control.policies.flat import fitting
 from mbrl_control.policies.sac import Sac, SacOptions
 
 FIGURES_EVERY = 50
@@ -101,11 +100,15 @@ class MbpoAgent:
         o = options
         self.options, self.task = o, task
         self.learner = Sac(task.observation[0], task.actions, o, seed)
-        self.model = TaskModel(task.observation[0], task.actions, o.members, o.elites, o.model_hidden)
-        self.replay, self.pool = Replay(o.capacity, task.observation, task.actions), Pool(o.retain)
+        self.model, self.replay, self.pool = self._nothing_yet()
         self.schedule = Schedule(o.first_steps, o.last_steps, o.growth_begin, o.growth_end)
         self.decisions = 0
         self._rng = np.random.default_rng((seed, 1))
+
+    def _nothing_yet(self) -> tuple[TaskModel, Replay, Pool]:
+        o, task = self.options, self.task
+        return (TaskModel(task.observation[0], task.actions, o.members, o.elites, o.model_hidden),
+                Replay(o.capacity, task.observation, task.actions), Pool(o.retain))
 
     def actor(self, explore: bool) -> PolicyActor:
         """Behaviour: at random for the first `random_steps`, then drawn from the policy; without exploration the policy's mean."""
@@ -168,13 +171,14 @@ class MbpoAgent:
         """Go on from what was saved.
 
         Raises:
-            SnapshotError: it does not fit.
+            SnapshotError: it does not fit; nothing is changed then.
         """
         parts = restored(saved, ("sac", "model", "replay", "pool"), ("decisions", "rng"))
-        fitting(parts["sac"], self.learner.save(), "soft actor-critic")
-        self.model.load(parts["model"])
-        self.replay.load(parts["replay"])
-        self.pool.load(parts["pool"])
+        model, replay, pool = self._nothing_yet()
+        model.load(parts["model"])
+        replay.load(parts["replay"])
+        pool.load(parts["pool"])
         self.learner.load(parts["sac"])
+        self.model, self.replay, self.pool = model, replay, pool
         self.decisions = int(saved.values["decisions"])
         self._rng.bit_generator.state = saved.values["rng"]
