@@ -18,6 +18,8 @@ from mbrl_control.data.replay import SequenceBatch
 from mbrl_control.errors import SnapshotError
 from mbrl_control.models.rssm import State
 from mbrl_control.policies import targets
+from mbrl_control.stack import agent_checkpoint
+from mbrl_control.stack.agent_checkpoint import Progress
 
 SMALL = {"batch": 2, "length": 6, "horizon": 3, "starts": 4, "prefill": 12, "train_ratio": 4.0, "half": False}
 VERSIONS = ["v1", "v2", "v3"]
@@ -196,13 +198,13 @@ def test_updates_follow_the_ratio_and_nothing_else(ratio, repeat):
 
 
 @pytest.mark.parametrize("version", VERSIONS)
-def test_going_on_after_an_interruption_has_the_same_bits(version):
+def test_going_on_after_an_interruption_has_the_same_bits(version, tmp_path):
     whole, parted = agent(version), agent(version)
     live(whole, 30)
     live(parted, 30)
-    saved = parted.save()
+    agent_checkpoint.write(tmp_path, {}, Progress(30), parted.save())
     resumed = agent(version, seed=5)
-    resumed.load(saved)
+    resumed.load(agent_checkpoint.read(tmp_path, {})[1])
     live(whole, 20, seed=100)
     live(resumed, 20, seed=100)
     one, two = whole.save(), resumed.save()

@@ -77,7 +77,7 @@ class ReturnScale:
 
     def __init__(self, rate: float = 0.01, least: float = 1.0) -> None:
         self.rate, self.least = rate, least
-        self.range = torch.zeros(())
+        self.range = torch.zeros(1)
 
     def update(self, returns: torch.Tensor) -> torch.Tensor:
         """Take in a batch of returns [...]; gives the scale [], at least `least`."""
@@ -87,4 +87,4 @@ class ReturnScale:
 
     def scale(self) -> torch.Tensor:
         """[] what advantages are divided by."""
-        return self.range.clamp(min=self.least)
+        return self.range[0].clamp(min=self.least)
