@@ -5,16 +5,31 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 
 from mbrl_control.data.replay import Batch
 from mbrl_control.errors import SnapshotError
-from mbrl_control.models.task_model import TaskModel
-from mbrl_control.policies.actor import TanhGaussian
 
 End = Callable[[torch.Tensor], torch.Tensor]
+
+
+class Decides(Protocol):
+    """An actor."""
+
+    def sample(self, observation: torch.Tensor, rng: torch.Generator) -> tuple[torch.Tensor, Any]:
+        """Decisions [N, A] drawn at observations [N, S], and something else."""
+        ...
+
+
+class Follows(Protocol):
+    """A model of a task."""
+
+    def step(self, observation: torch.Tensor, action: torch.Tensor, rng: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
+        """Next observations [N, S] and rewards [N] of decisions [N, A], drawn."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -40,7 +55,7 @@ class Schedule:
 
 
 @torch.no_grad()
-def imagine(model: TaskModel, actor: TanhGaussian, start: torch.Tensor, steps: int, terminated: End | None, rng: torch.Generator) -> Batch:
+def imagine(model: Follows, actor: Decides, start: torch.Tensor, steps: int, terminated: End | None, rng: torch.Generator) -> Batch:
     """Decisions of the actor, and what the model samples that they come to.
 
     A branch ends where the task would; what is not finite is left out, and ends its branch too.

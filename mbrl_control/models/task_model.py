@@ -8,6 +8,7 @@ import torch
 from mbrl_control.data.replay import Batch
 from mbrl_control.data.sequences import Sequences
 from mbrl_control.models import ensemble
+from mbrl_control.models.sampling import sampled_step
 from mbrl_control.robot import RobotSpec
 from mbrl_control.store.snapshot import Snapshot
 
@@ -79,9 +80,7 @@ class TaskModel:
 
     @torch.no_grad()
     def step(self, observation: torch.Tensor, action: torch.Tensor, rng: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
-        """Sample what decisions come to: each by an elite drawn at random, with its noise (TS1: Chua et al. 2018, section 5.1).
-
-        Elites get equal shares of the rows, in an order that is drawn anew: then each predicts only its own rows.
+        """Sample what decisions come to: each by an elite drawn at random, with its noise (see `sampled_step`).
 
         Args:
             observation: [N, S].
@@ -91,14 +90,8 @@ class TaskModel:
         Returns:
             Next observations [N, S], rewards [N].
         """
-        members, count = self._ensemble.members, len(observation)
-        share = -(-count // members)
-        order = torch.randperm(count, generator=rng)
-        rows = torch.cat([order, order[:1].expand(members * share - count)]).view(members, share)
-        state = torch.cat([observation, torch.zeros(count, 1)], -1)
-        following = self._ensemble.step(state[rows], action[rows], rng).state.flatten(0, 1)
-        out = torch.empty_like(state)
-        out[order] = following[:count]
+        state = torch.cat([observation, torch.zeros(len(observation), 1)], -1)
+        out = sampled_step(self._ensemble, state, action, rng)
         return out[:, :-1], out[:, -1]
 
     def save(self) -> dict[str, np.ndarray]:
