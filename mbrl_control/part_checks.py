@@ -5,6 +5,7 @@ from __future__ import annotations
 from mbrl_control import parts
 from mbrl_control.errors import UserError
 from mbrl_control.robot import RobotSpec
+from mbrl_control.schema import CostSpec, ModelSpec, PlannerSpec, PolicySpec
 
 
 def check_parts(spec: RobotSpec) -> None:
@@ -14,7 +15,9 @@ def check_parts(spec: RobotSpec) -> None:
         UserError: every fault in one sentence each.
     """
     faults = []
-    for package, part in (("costs", spec.cost), ("models", spec.model), ("planning", spec.planner)):
+    chosen: list[tuple[str, CostSpec | ModelSpec | PlannerSpec | PolicySpec]] = [
+        ("costs", spec.cost), ("models", spec.model), ("planning", spec.planner), *(("policies", policy) for policy in spec.policies)]
+    for package, part in chosen:
         try:
             made = parts.options(package, part.kind, part.options)
             if package == "costs":

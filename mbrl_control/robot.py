@@ -26,6 +26,7 @@ from mbrl_control.schema import (
     ModelSpec,
     Name,
     PlannerSpec,
+    PolicySpec,
     Positive,
     SafeAction,
     SafetySpec,
@@ -61,6 +62,7 @@ class RobotSpec(Strict):
     model: ModelSpec = Field(ModelSpec(), description="what will happen")
     planner: PlannerSpec = Field(PlannerSpec(), description="what to do")
     trainer: TrainerSpec = Field(TrainerSpec(), description="when to learn")
+    policies: list[PolicySpec] = Field([], max_length=1, description="what learns beside the model; by default nothing")
     sim: SimSpec | None = Field(None, description="its twin in MuJoCo; needed only by `mbrl demo` and `mbrl sim`")
     csv: CsvSpec = Field(CsvSpec(), description="how its CSV logs look")
     allow_injection: bool = Field(False, description="`mbrl inject` may disturb it on purpose: false messages, stopped and killed "

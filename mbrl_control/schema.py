@@ -219,6 +219,18 @@ class TrainerSpec(Strict):
     gate_ratio: float = Field(1.1, ge=1, le=10, description="a snapshot may be worse by this factor on held-out and newest data together")
 
 
+class PolicySpec(Strict):
+    """A policy that learns beside the model, and that plans start from; `options` are the fields of `mbrl_control.policies.<kind>`."""
+
+    kind: Name = Field("mbpo", description="which policy")
+    updates_per_s: float = Field(20.0, gt=0, le=10_000, description="gradient steps per second of new data, whatever the machine")
+    rows: int = Field(2, ge=1, le=64, description="candidates in each plan: its most likely commands, and others drawn from it")
+    value: bool = Field(True, description="whether its critic is the cost of what comes after the horizon")
+    trust: Positive = Field(1.0, description="members' disagreement on the end of a candidate, in typical one-step changes, beyond which "
+                            "the critic is not asked: such an end counts as the worst of all")
+    options: Options = Field(default_factory=dict, description="of that policy")
+
+
 class SimSpec(Strict):
     """The robot's twin in MuJoCo: every state signal with a joint is that joint's position or velocity."""
 

@@ -71,6 +71,7 @@ class Bed:
                 self.plan(1)
             except DataError:
                 self._fit(model)
+        self.core.behaviours.untrained()
 
     def _fit(self, model: LearnedModel) -> None:
         model.fit(invented(self.spec, model.stretch), np.random.default_rng(0), epochs=1, updates=1)

@@ -19,6 +19,7 @@ from mbrl_control.planning import base as planning
 from mbrl_control.planning.limits import Limits, predicted
 from mbrl_control.planning.plan import Plan, PlanRequest, Verdict
 from mbrl_control.robot import RobotSpec
+from mbrl_control.runtime.behaviours import Behaviours
 from mbrl_control.runtime.layout import CARRY_ROWS
 from mbrl_control.runtime.model_watch import WRONG_RUN, ModelWatch
 from mbrl_control.store import ModelStore
@@ -60,6 +61,7 @@ class PlannerCore:
     Attributes:
         model: in use; version 0 before the first.
         limits: of that model; None for one that brought none.
+        behaviours: policies that take part in its plans.
         swaps: what became of snapshots so far.
     """
 
@@ -69,6 +71,7 @@ class PlannerCore:
         build = parts.find("models", spec.model.kind).build
         self.model: LearnedModel = build(spec, options)
         self.planner = planning.build(spec, self.model, costs.build(spec), seed)
+        self.behaviours = Behaviours(spec, self.planner, self.model)
         self.previous: Plan | None = None
         self.limits: Limits | None = None
         self.swaps = Swaps()
@@ -114,6 +117,7 @@ class PlannerCore:
         if not self._learned:
             raise SnapshotError(f"snapshot version {snapshot.version}: model '{self.spec.model.kind}' is known and takes no snapshots")
         limits = Limits.of(snapshot.figures, self.spec)
+        self.behaviours.check(snapshot)
         self._spare.load(snapshot)
         self._spare.prepare(precision(self.spec))
         return limits
@@ -133,6 +137,7 @@ class PlannerCore:
     def _use(self, snapshot: Snapshot, limits: Limits | None) -> None:
         self.model.load(snapshot)
         self.model.prepare(precision(self.spec))
+        self.behaviours.use(snapshot)
         self.limits, self._invalid = limits, 0
         self._watch.forget()
 

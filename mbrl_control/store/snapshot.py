@@ -21,6 +21,9 @@ MAX_BYTES = 256 * 2**20
 MAX_MANIFEST = 2**20
 DTYPES = {"float32", "float64", "int64", "int32", "uint8"}
 WEIGHTS, MANIFEST = "weights.safetensors", "manifest.json"
+BEHAVIOUR = "behaviour/"
+"""How the names of arrays begin in a file that are no part of the model."""
+
 
 
 @dataclass(frozen=True)
@@ -33,6 +36,7 @@ class Snapshot:
         version: grows by one each publication.
         weights: named arrays: parameters, normaliser, elites; nothing else is needed to predict.
         figures: training and gate figures, JSON values.
+        behaviour: named arrays of policies and critics that were trained on this model, `<kind>.<array>`; a model does without them.
     """
 
     kind: str
@@ -40,6 +44,7 @@ class Snapshot:
     version: int
     weights: dict[str, np.ndarray]
     figures: dict[str, Any] = field(default_factory=dict)
+    behaviour: dict[str, np.ndarray] = field(default_factory=dict)
 
 
 def _sync(path: Path) -> None:
@@ -56,16 +61,17 @@ def write(folder: Path, snapshot: Snapshot) -> None:
     Raises:
         SnapshotError: a weight is not finite or of a type that is not allowed.
     """
-    for name, array in snapshot.weights.items():
+    arrays = {**snapshot.weights, **{f"{BEHAVIOUR}{name}": array for name, array in snapshot.behaviour.items()}}
+    for name, array in arrays.items():
         if array.dtype.name not in DTYPES:
             raise SnapshotError(f"weight '{name}' is {array.dtype.name}; allowed: {', '.join(sorted(DTYPES))}")
         if array.dtype.kind == "f" and not np.isfinite(array).all():
             raise SnapshotError(f"weight '{name}' holds numbers that are not finite; the fit diverged and is not published")
-    data = safetensors.numpy.save({k: np.ascontiguousarray(v) for k, v in snapshot.weights.items()})
+    data = safetensors.numpy.save({k: np.ascontiguousarray(v) for k, v in arrays.items()})
     manifest = {
         "schema": 1, "kind": snapshot.kind, "spec_hash": snapshot.spec_hash, "version": snapshot.version,
         "sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data),
-        "arrays": {k: {"shape": list(v.shape), "dtype": v.dtype.name} for k, v in snapshot.weights.items()},
+        "arrays": {k: {"shape": list(v.shape), "dtype": v.dtype.name} for k, v in arrays.items()},
         "figures": snapshot.figures,
     }
     temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
@@ -138,13 +144,15 @@ def read(folder: Path, spec_hash: str | None = None, most: int = MAX_BYTES) -> S
     if hashlib.sha256(data).hexdigest() != manifest["sha256"]:
         raise SnapshotError(f"{path}: its SHA-256 is not the manifest's; the file is damaged")
     try:
-        weights = safetensors.numpy.load(data)
+        arrays = safetensors.numpy.load(data)
     except (SafetensorError, ValueError, KeyError) as error:
         raise SnapshotError(f"{path}: not a safetensors file: {error}") from error
-    found = {k: {"shape": list(v.shape), "dtype": v.dtype.name} for k, v in weights.items()}
+    found = {k: {"shape": list(v.shape), "dtype": v.dtype.name} for k, v in arrays.items()}
     if found != manifest["arrays"] or not all(v["dtype"] in DTYPES for v in found.values()):
         raise SnapshotError(f"{path}: its arrays are not those that the manifest lists")
-    bad = [k for k, v in weights.items() if v.dtype.kind == "f" and not np.isfinite(v).all()]
+    bad = [k for k, v in arrays.items() if v.dtype.kind == "f" and not np.isfinite(v).all()]
     if bad:
         raise SnapshotError(f"{path}: array '{bad[0]}' holds numbers that are not finite")
-    return Snapshot(manifest["kind"], manifest["spec_hash"], manifest["version"], weights, manifest["figures"])
+    behaviour = {k.removeprefix(BEHAVIOUR): v for k, v in arrays.items() if k.startswith(BEHAVIOUR)}
+    weights = {k: v for k, v in arrays.items() if not k.startswith(BEHAVIOUR)}
+    return Snapshot(manifest["kind"], manifest["spec_hash"], manifest["version"], weights, manifest["figures"], behaviour)

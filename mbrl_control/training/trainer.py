@@ -22,6 +22,7 @@ from mbrl_control.planning.limits import Limits, k_step_error
 from mbrl_control.robot import RobotSpec
 from mbrl_control.store import ModelStore
 from mbrl_control.store.snapshot import Snapshot
+from mbrl_control.training.beside import Beside
 
 GATE_STEPS = 10
 GATE_BLOCKS = 3
@@ -72,6 +73,7 @@ class Trainer:
         self.episodes: list[Episode] = []
         self.history: list[Refit] = []
         self._seen_until = -math.inf
+        self.beside = Beside(spec, seed)
         newest = store.newest()
         # A model that was here before (a trainer that died, `mbrl control --model`) is where training goes on from.
         self._given = newest > 0 and self._resume(newest)
@@ -82,6 +84,7 @@ class Trainer:
             snapshot = self.store.read(version, self.spec.hash)
             self.model.load(snapshot)
             self._incumbent.load(snapshot)
+            self.beside.resume(snapshot.behaviour)
         except SnapshotError:
             return False
         return True
@@ -185,8 +188,9 @@ class Trainer:
         elif not score > trainer.gate_ratio * incumbent and (judged or not self._given):
             figures = {**figures, "gate_score": score, "gate_incumbent": incumbent, "transitions": len(train)}
             figures = {name: value for name, value in figures.items() if math.isfinite(value)}
+            figures |= self.beside.improve(self.model, train, self._seen_until, self._progress)
             figures |= {limits.FIGURE: self._limits(snapshot, Sequences.join([train, validation])).figures()}
-            snapshot = self.store.publish(replace(snapshot, figures=figures))
+            snapshot = self.store.publish(replace(snapshot, figures=figures, behaviour=self.beside.arrays()))
             self._incumbent.load(snapshot)
             version = snapshot.version
         result = Refit(version, time.perf_counter() - begin, len(train), score, incumbent, self.experience_s, dict(figures))

@@ -1,0 +1,69 @@
+"""A robot's learned policies in its planner: their rows among the candidates, a critic at the end, weights with each snapshot."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from mbrl_control import parts
+from mbrl_control.models.base import Model
+from mbrl_control.planning.base import SamplingPlanner
+from mbrl_control.policies.base import Policy
+from mbrl_control.policies.proposals import PolicyRows, Valued
+from mbrl_control.robot import RobotSpec
+from mbrl_control.store.snapshot import Snapshot
+
+
+def arrays_of(snapshot: Snapshot, kind: str) -> dict[str, np.ndarray]:
+    """A policy's arrays in a snapshot; empty where it brings none."""
+    return {name.removeprefix(f"{kind}."): array for name, array in snapshot.behaviour.items() if name.startswith(f"{kind}.")}
+
+
+class Behaviours:
+    """The policies that a robot's YAML asks for. Until a snapshot brings weights they propose nothing, and no critic counts.
+
+    A critic is left out where the planner's iterations run on another device: its weights are not there.
+
+    Args:
+        spec: the robot.
+        planner: gets further sources, and with a critic another cost.
+        model: in use.
+    """
+
+    def __init__(self, spec: RobotSpec, planner: SamplingPlanner, model: Model) -> None:
+        self.planner, self.model, self._cost = planner, model, planner.cost
+        self.specs = spec.policies
+        self.policies: list[Policy] = [parts.find("policies", p.kind).build(spec, parts.options("policies", p.kind, p.options))
+                                       for p in spec.policies]
+        self.rows = [PolicyRows(p.kind, planner, policy, p.rows) for p, policy in zip(spec.policies, self.policies, strict=True)]
+        planner.sources = (*planner.sources, *self.rows)
+
+    def check(self, snapshot: Snapshot) -> None:
+        """Refuse a snapshot with a policy that is not this robot's.
+
+        Raises:
+            SnapshotError: what does not fit.
+        """
+        for rows, policy in zip(self.rows, self.policies, strict=True):
+            if given := arrays_of(snapshot, rows.name):
+                policy.check(given)
+
+    def use(self, snapshot: Snapshot) -> None:
+        """Take over what a snapshot brings; the model has taken over its own part."""
+        for rows, policy in zip(self.rows, self.policies, strict=True):
+            given = arrays_of(snapshot, rows.name)
+            if given:
+                policy.load(given)
+            rows.ready = bool(given)
+        self._count()
+
+    def untrained(self) -> None:
+        """Propose and value with what there is, to see what it takes."""
+        for rows in self.rows:
+            rows.ready = True
+        self._count()
+
+    def _count(self) -> None:
+        planner = self.planner
+        valued = [Valued(self._cost, rows.policy, self.model.scale(), spec.trust) for rows, spec in zip(self.rows, self.specs, strict=True)
+                  if rows.ready and spec.value and planner.engine is planner.direct]
+        planner.cost = valued[0] if valued else self._cost
