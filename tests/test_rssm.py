@@ -191,4 +191,4 @@ def test_a_decoder_learns_an_image():
         loss = (decoder(features) - target).square().mean()
         loss.backward()
         optimiser.step()
-    assert float(loss) < 0.1 * float(target.square().mean())
+    assert loss.item() < 0.1 * target.square().mean().item()

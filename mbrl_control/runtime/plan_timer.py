@@ -91,9 +91,14 @@ class PlanTimer:
 
     def __call__(self, spec: RobotSpec, iterations: int) -> float:
         """Median seconds of a plan of so many iterations."""
-        if self._bed is None or (self._bed.spec.planner, self._bed.spec.model) != (spec.planner, spec.model):
+        if self._bed is None or _shaping(self._bed.spec) != _shaping(spec):
             self._bed = Bed(spec)
         return statistics.median(latencies(self._bed, iterations))
+
+
+def _shaping(spec: RobotSpec) -> tuple[object, ...]:
+    """What of a robot decides how long its plans take, of all that `assess` changes."""
+    return spec.planner, spec.model, spec.policies
 
 
 def latencies(bed: Bed, iterations: int) -> list[float]:

@@ -151,6 +151,10 @@ class StubCore:
         StubCore.made += 1
         self.spec, self.plans = spec, []
         self.model = type("Known", (), {"version": 1})()
+        self.behaviours, self.taking_part = self, 0
+
+    def untrained(self):
+        self.taking_part += 1
 
     def plan(self, request, iterations=None):
         self.plans.append(request)
@@ -179,6 +183,7 @@ def test_long_plans_are_made_only_twice(stub, monkeypatch):
     bed = plan_timer.Bed(spec_of())
     assert plan_timer.latencies(bed, 1) == [1.0]
     assert len(bed.core.plans) == 2
+    assert bed.core.taking_part == 1, "policies count in the time, learned or not"
 
 
 def test_settings_that_the_planner_refuses_are_not_named_and_a_planner_that_cannot_be_built_is_told():
