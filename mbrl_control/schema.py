@@ -225,7 +225,8 @@ class PolicySpec(Strict):
     kind: Name = Field("mbpo", description="which policy")
     updates_per_s: float = Field(20.0, gt=0, le=10_000, description="gradient steps per second of new data, whatever the machine")
     rows: int = Field(2, ge=1, le=64, description="candidates in each plan: its most likely commands, and others drawn from it")
-    value: bool = Field(True, description="whether its critic is the cost of what comes after the horizon")
+    value: bool = Field(False, description="whether its critic is the cost of what comes after the horizon: for policies that have learned "
+                        "long enough")
     trust: Positive = Field(1.0, description="members' disagreement on the end of a candidate, in typical one-step changes, beyond which "
                             "the critic is not asked: such an end counts as the worst of all")
     options: Options = Field(default_factory=dict, description="of that policy")

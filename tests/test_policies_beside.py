@@ -121,7 +121,7 @@ def stretches(spec, count=60, seed=0):
 
 
 def test_a_policy_comes_with_the_model_and_goes_with_it(tmp_path):
-    spec = with_policy(fakes.spec(horizon=6), rows=3)
+    spec = with_policy(fakes.spec(horizon=6), rows=3, value=True)
     store = ModelStore(tmp_path)
     core = PlannerCore(spec, store, 0)
     core.model.fit(stretches(spec), np.random.default_rng(0), updates=2)
