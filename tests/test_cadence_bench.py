@@ -18,6 +18,7 @@ import yaml
 from typer.testing import CliRunner
 
 from mbrl_control import cli, robot
+from mbrl_control.commands import bench
 from mbrl_control.errors import UserError
 from mbrl_control.planning.plan import Plan, Verdict
 from mbrl_control.runtime import cadence
@@ -269,6 +270,17 @@ def test_real_processes_bound_and_not_with_swaps(tmp_path, small, monkeypatch):
         assert sum(run["modes"].values()) == run["cadence"]["ticks"]
     assert (out / "50hz-pinned" / "planner.log").exists()
     assert below(out) == []
+
+
+def test_what_is_said_of_a_run_fits_into_100_columns(capsys):
+    machine = {"freezes": 3, "max_ms": 48.0, "missed_in_freezes": 12, "priority": False}
+    run = {"rate_hz": 200.0, "pinned": False, "refused": [], "cadence": {"missed": 12, "machine": machine}, "planner": {"plans": 1},
+           "swaps": {}, "trainer": {"ended_early": False}}
+    bench.say({"runs": [run], "interrupted": False})
+    said = capsys.readouterr().out
+    assert max(map(len, said.splitlines())) <= 100
+    assert " ".join(said.split()) == ("200 Hz, cores free: 12 missed ticks, 12 of them while the machine itself stood still (longest freeze 48 ms; "
+                                      "a hint only: no real-time priority)")
 
 
 @pytest.mark.slow

@@ -142,7 +142,7 @@ def say(result: dict[str, Any]) -> None:
     for run in result["runs"]:
         name = f"{run['rate_hz']:g} Hz, cores {binding(run['pinned'])}"
         if (sentence := missed_sentence(run["cadence"])) is not None:
-            console.print(f"{name}: {sentence}", highlight=False, soft_wrap=True)
+            console.print(f"{name}: {sentence}", highlight=False)
         if not run["planner"]["plans"]:
             console.print(f"note: {name}: the planner made no plan", highlight=False)
         if (swaps := run["swaps"]).get("offered_bad"):
