@@ -279,8 +279,8 @@ def test_what_is_said_of_a_run_fits_into_100_columns(capsys):
     bench.say({"runs": [run], "interrupted": False})
     said = capsys.readouterr().out
     assert max(map(len, said.splitlines())) <= 100
-    assert " ".join(said.split()) == ("200 Hz, cores free: 12 missed ticks, 12 of them while the machine itself stood still (longest freeze 48 ms; "
-                                      "a hint only: no real-time priority)")
+    assert " ".join(said.split()) == ("200 Hz, cores free: 12 missed ticks, 12 of them while the machine itself stood still "
+                                      "(longest freeze 48 ms; a hint only: no real-time priority)")
 
 
 @pytest.mark.slow
