@@ -18,6 +18,17 @@ def denormal_numbers() -> Iterator[None]:
         sys.modules["torch"].set_flush_denormal(False)
 
 
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """Torch on one thread, for tests whose bits or small tensors several would change or slow down."""
+    import torch  # most tests do without
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--faults-json", type=Path, help="write what tests marked `fault` measured, for docs/faults.py")
 

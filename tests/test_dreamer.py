@@ -23,14 +23,7 @@ from mbrl_control.stack.agent_checkpoint import Progress
 
 SMALL = {"batch": 2, "length": 6, "horizon": 3, "starts": 4, "prefill": 12, "train_ratio": 4.0, "half": False}
 VERSIONS = ["v1", "v2", "v3"]
-
-
-@pytest.fixture(autouse=True)
-def _one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def agent(version: str = "v3", seed: int = 0, repeat: int = 1, **options) -> Dreamer:

@@ -17,14 +17,7 @@ from mbrl_control.models.encoding import Encoding, Normaliser
 
 SPEC = robot.load("cartpole")
 DT = SPEC.model_dt
-
-
-@pytest.fixture(autouse=True)
-def _one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def swing(state: np.ndarray, action: np.ndarray) -> np.ndarray:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import numpy as np
-
 from mbrl_control import parts
 from mbrl_control.models.base import Model
 from mbrl_control.planning.base import SamplingPlanner
@@ -11,11 +9,6 @@ from mbrl_control.policies.base import Policy
 from mbrl_control.policies.proposals import PolicyRows, Valued
 from mbrl_control.robot import RobotSpec
 from mbrl_control.store.snapshot import Snapshot
-
-
-def arrays_of(snapshot: Snapshot, kind: str) -> dict[str, np.ndarray]:
-    """A policy's arrays in a snapshot; empty where it brings none."""
-    return {name.removeprefix(f"{kind}."): array for name, array in snapshot.behaviour.items() if name.startswith(f"{kind}.")}
 
 
 class Behaviours:
@@ -44,13 +37,13 @@ class Behaviours:
             SnapshotError: what does not fit.
         """
         for rows, policy in zip(self.rows, self.policies, strict=True):
-            if given := arrays_of(snapshot, rows.name):
+            if given := snapshot.behaviour_of(rows.name):
                 policy.check(given)
 
     def use(self, snapshot: Snapshot) -> None:
         """Take over what a snapshot brings; the model has taken over its own part."""
         for rows, policy in zip(self.rows, self.policies, strict=True):
-            given = arrays_of(snapshot, rows.name)
+            given = snapshot.behaviour_of(rows.name)
             if given:
                 policy.load(given)
             rows.ready = bool(given)

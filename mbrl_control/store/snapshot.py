@@ -46,6 +46,10 @@ class Snapshot:
     figures: dict[str, Any] = field(default_factory=dict)
     behaviour: dict[str, np.ndarray] = field(default_factory=dict)
 
+    def behaviour_of(self, kind: str) -> dict[str, np.ndarray]:
+        """The arrays of one kind of policy, by their own names; empty where the snapshot brings none."""
+        return {name.removeprefix(f"{kind}."): array for name, array in self.behaviour.items() if name.startswith(f"{kind}.")}
+
 
 def _sync(path: Path) -> None:
     handle = os.open(path, os.O_RDONLY)

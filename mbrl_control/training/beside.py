@@ -13,6 +13,7 @@ from mbrl_control.data.sequences import Sequences
 from mbrl_control.models.base import Model
 from mbrl_control.robot import RobotSpec
 from mbrl_control.schema import PolicySpec
+from mbrl_control.store.snapshot import Snapshot
 
 MOST_DUE_S = 10.0
 """Updates that a refit catches up with, in seconds of data: after refusals or a long pause the next must not take minutes."""
@@ -84,13 +85,12 @@ class Beside:
         return {f"{spec.kind}.{name}": array for spec, learner in zip(self.specs, self.learners, strict=True)
                 for name, array in learner.arrays().items()}
 
-    def resume(self, behaviour: dict[str, np.ndarray]) -> None:
-        """Go on from published arrays, where there are any.
+    def resume(self, snapshot: Snapshot) -> None:
+        """Go on from what a snapshot brings, where it brings anything.
 
         Raises:
-            SnapshotError: they are not this robot's.
+            SnapshotError: it is not this robot's.
         """
         for spec, learner in zip(self.specs, self.learners, strict=True):
-            mine = {name.removeprefix(f"{spec.kind}."): array for name, array in behaviour.items() if name.startswith(f"{spec.kind}.")}
-            if mine:
+            if mine := snapshot.behaviour_of(spec.kind):
                 learner.resume(mine)

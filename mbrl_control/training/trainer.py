@@ -84,7 +84,7 @@ class Trainer:
             snapshot = self.store.read(version, self.spec.hash)
             self.model.load(snapshot)
             self._incumbent.load(snapshot)
-            self.beside.resume(snapshot.behaviour)
+            self.beside.resume(snapshot)
         except SnapshotError:
             return False
         return True
