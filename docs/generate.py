@@ -58,7 +58,8 @@ SECTIONS = [
     ("Top level", robot.RobotSpec), ("`state`: a list of", schema.StateSignal), ("`command`: a list of", schema.CommandSignal),
     ("`cost`", schema.CostSpec), ("`success`", schema.SuccessSpec), ("`success.conditions`: a list of", schema.Condition),
     ("`model`", schema.ModelSpec), ("`planner`", schema.PlannerSpec), ("`trainer`", schema.TrainerSpec),
-    ("`policies`: a list of", schema.PolicySpec), ("`sim`", schema.SimSpec),
+    ("`policies`: a list of", schema.PolicySpec), ("`nominal`", schema.NominalSpec),
+    ("`nominal.measured`: a list of", schema.MeasuredInput), ("`sim`", schema.SimSpec),
     ("`csv`", schema.CsvSpec), ("`safety`", schema.SafetySpec),
 ]
 SYMBOLS = {"gt": "> {}", "ge": "≥ {}", "lt": "< {}", "le": "≤ {}", "min_length": "at least {} long", "max_length": "at most {} long"}

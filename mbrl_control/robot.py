@@ -25,6 +25,7 @@ from mbrl_control.schema import (
     CsvSpec,
     ModelSpec,
     Name,
+    NominalSpec,
     PlannerSpec,
     PolicySpec,
     Positive,
@@ -63,6 +64,7 @@ class RobotSpec(Strict):
     planner: PlannerSpec = Field(PlannerSpec(), description="what to do")
     trainer: TrainerSpec = Field(TrainerSpec(), description="when to learn")
     policies: list[PolicySpec] = Field([], max_length=1, description="what learns beside the model; by default nothing")
+    nominal: NominalSpec | None = Field(None, description="what is known of its physics; calibration starts from it")
     sim: SimSpec | None = Field(None, description="its twin in MuJoCo; needed only by `mbrl demo` and `mbrl sim`")
     csv: CsvSpec = Field(CsvSpec(), description="how its CSV logs look")
     allow_injection: bool = Field(False, description="`mbrl inject` may disturb it on purpose: false messages, stopped and killed "

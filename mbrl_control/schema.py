@@ -232,6 +232,26 @@ class PolicySpec(Strict):
     options: Options = Field(default_factory=dict, description="of that policy")
 
 
+class MeasuredInput(StateSignal):
+    """What a sensor says that a command came to, such as a motor's torque by its current. Only calibration reads it."""
+
+    of: Name = Field(description="the command that it measures")
+
+
+class NominalSpec(Strict):
+    """What is known of the robot's physics: equations with parameters, which `mbrl calibrate` finds from logs."""
+
+    system: Name = Field(description="which equations: a key of `mbrl_control.models.expressions.SYSTEMS`")
+    parameters: dict[str, float] = Field(default_factory=dict, description="that differ from those of the system, by name, SI units")
+    states: list[str] = Field(default_factory=list, description="the state signal for each state of the system, in its order; by default "
+                              "those of the same names")
+    inputs: list[str] = Field(default_factory=list, description="the command for each input of the system, '' for one that is not driven; "
+                              "by default those of the same names")
+    measured: list[MeasuredInput] = Field(default_factory=list, description="sensors of what the commands came to, where there are any")
+    known: list[str] = Field(default_factory=list, description="lumped parameters (docs/calibration.md) that are right as they are and are "
+                             "not fitted")
+
+
 class SimSpec(Strict):
     """The robot's twin in MuJoCo: every state signal with a joint is that joint's position or velocity."""
 
@@ -239,6 +259,8 @@ class SimSpec(Strict):
     actuators: list[str] = Field(min_length=1, description="actuator names in the order of `command`")
     start: dict[str, float] = Field(default_factory=dict, description="state signals at reset; others 0")
     start_noise: float = Field(0.01, ge=0, le=1, description="standard deviation added to the start")
+    changes: dict[str, Positive] = Field(default_factory=dict, description="factors on what the MJCF says: `mass:<body>` (with inertia), "
+                                         "`damping:<joint>`, `friction:<joint>` or `gear:<actuator>`")
     command_timeout_s: Positive | None = Field(None, description="without a command for so long the plant applies `zero`; by default three "
                                                "ticks, but at most 0.1 s")
     state_hz: Positive = Field(100.0, description="rate of the published state")

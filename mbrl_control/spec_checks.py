@@ -39,8 +39,8 @@ def between(data: Any, defaults: dict[str, Any]) -> Iterator[tuple[tuple[str | i
         data: what the YAML says.
         defaults: of the top-level keys that it does not give.
     """
-    signals = [[(*place, "name") for place, _ in _listed(data, group)] for group in ("state", "command")]
-    state, command = ([name for place in places if isinstance(name := _get(data, *place), str)] for places in signals)
+    signals = [[(*place, "name") for place, _ in _listed(data, *group)] for group in (("state",), ("command",), ("nominal", "measured"))]
+    state, command, _ = ([name for place in places if isinstance(name := _get(data, *place), str)] for places in signals)
     seen: set[str] = set()
     for place in (p for places in signals for p in places):
         name = _get(data, *place)
@@ -53,6 +53,9 @@ def between(data: Any, defaults: dict[str, Any]) -> Iterator[tuple[tuple[str | i
     named += [(*found, [*state, *command]) for found in _listed(data, "model", "mirror")]
     named += [((*place, "signal"), _get(item, "signal"), state) for place, item in _listed(data, "success", "conditions")]
     named += [(*found, state) for found in _listed(data, "sim", "start")]
+    named += [(*found, state) for found in _listed(data, "nominal", "states")]
+    named += [(*found, ["", *command]) for found in _listed(data, "nominal", "inputs")]
+    named += [((*place, "of"), _get(item, "of"), command) for place, item in _listed(data, "nominal", "measured")]
     for place, name, known in named:
         if isinstance(name, str) and name not in known:
             yield place, name, f"this is no signal that can stand here{nearest(name, known)}"

@@ -17,8 +17,9 @@ class Options(equations.Options):
     """Which equations, and how the robot's signals stand in them.
 
     Attributes:
-        system: `pendulum`, `cartpole` or `double_pendulum` (see `mbrl_control.models.expressions`).
-        parameters: physical parameters that differ from the system's defaults, by name, SI units.
+        system: `pendulum`, `cartpole`, `double_pendulum` or `car` (see `mbrl_control.models.expressions`); empty for the robot's
+            `nominal` section and all that it says.
+        parameters: physical parameters that differ from the system's defaults (or from `nominal`), by name, SI units.
         states: the robot's signal for each state of the system, in its order; empty where they have the same names.
         inputs: the robot's command for each input of the system, '' for one that is not driven; empty where they have the same names.
         substeps: Runge-Kutta steps per model step.

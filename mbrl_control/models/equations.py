@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import casadi as ca
@@ -18,13 +18,13 @@ class Options:
     """Which equations, and how the robot's signals stand in them.
 
     Attributes:
-        system: a key of `mbrl_control.models.expressions.SYSTEMS`.
-        parameters: physical parameters that differ from the system's defaults, by name, SI units.
+        system: a key of `mbrl_control.models.expressions.SYSTEMS`; empty for the robot's `nominal` section and all that it says.
+        parameters: physical parameters that differ from the system's defaults (or from `nominal`), by name, SI units.
         states: the robot's signal for each state of the system, in its order; empty where they have the same names.
         inputs: the robot's command for each input of the system, '' for one that is not driven; empty where they have the same names.
     """
 
-    system: str = "cartpole"
+    system: str = ""
     parameters: dict[str, float] = field(default_factory=dict)
     states: list[str] = field(default_factory=list)
     inputs: list[str] = field(default_factory=list)
@@ -74,6 +74,13 @@ def of(spec: RobotSpec, options: Options, who: str) -> Equations:
     Raises:
         UserError: no such system or parameter, or signals that do not fit its states and inputs.
     """
+    if not options.system:
+        if spec.nominal is None:
+            raise UserError(f"{who}: option 'system' is missing, and '{spec.name}' has no key 'nominal'; give one of them "
+                            f"(known systems: {', '.join(SYSTEMS)})")
+        given = spec.nominal
+        options = replace(options, system=given.system, parameters={**given.parameters, **options.parameters},
+                          states=options.states or given.states, inputs=options.inputs or given.inputs)
     if options.system not in SYSTEMS:
         raise UserError(f"{who}: system = '{options.system}' is not known{nearest(options.system, list(SYSTEMS))}")
     system = SYSTEMS[options.system]

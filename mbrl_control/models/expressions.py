@@ -1,4 +1,4 @@
-"""Equations of motion as CasADi expressions: pendulum, cart-pole, double pendulum."""
+"""Equations of motion as CasADi expressions: pendulum, cart-pole, double pendulum, car."""
 
 from __future__ import annotations
 
@@ -27,16 +27,19 @@ class System:
 
 
 def _pendulum(x: Any, u: Any, p: dict[str, float]) -> Any:
-    """I theta'' = m g l sin(theta) - b theta' + u; theta = 0 upright, I about the pivot, l from the pivot to the centre of mass."""
-    torque = p["m"] * p["g"] * p["l"] * ca.sin(x[0]) - p["b"] * x[1] + u[0]
+    """I theta'' = m g l sin(theta) - b theta' - cf atan(100 theta') + gear u - offset.
+
+    theta = 0 upright, I about the pivot, l from the pivot to the centre of mass; negative l for an angle that is 0 hanging.
+    """
+    torque = p["m"] * p["g"] * p["l"] * ca.sin(x[0]) - p["b"] * x[1] - p["cf"] * ca.atan(100 * x[1]) + p["gear"] * u[0] - p["offset"]
     return ca.vertcat(x[1], torque / p["I"])
 
 
 def _cartpole(x: Any, u: Any, p: dict[str, float]) -> Any:
-    """Cart on a frictionless rail without ends; theta = 0 upright, I about the pole's pivot (Barto et al. 1983, with damping)."""
+    """Cart on a rail without ends; theta = 0 upright, I about the pole's pivot (Barto et al. 1983, with damping and dry friction)."""
     couple = p["m_pole"] * p["l"] * ca.cos(x[1])
-    force = p["gear"] * u[0] - p["b_cart"] * x[2] + p["m_pole"] * p["l"] * ca.sin(x[1]) * x[3] ** 2
-    torque = p["m_pole"] * p["g"] * p["l"] * ca.sin(x[1]) - p["b_pole"] * x[3]
+    force = p["gear"] * u[0] - p["b_cart"] * x[2] - p["cf_cart"] * ca.atan(100 * x[2]) + p["m_pole"] * p["l"] * ca.sin(x[1]) * x[3] ** 2
+    torque = p["m_pole"] * p["g"] * p["l"] * ca.sin(x[1]) - p["b_pole"] * x[3] - p["cf_pole"] * ca.atan(100 * x[3])
     mass = p["m_cart"] + p["m_pole"]
     det = mass * p["I"] - couple**2
     return ca.vertcat(x[2], x[3], (p["I"] * force - couple * torque) / det, (mass * torque - couple * force) / det)
@@ -63,14 +66,27 @@ def _double_pendulum(x: Any, u: Any, p: dict[str, float]) -> Any:
     return ca.vertcat(v1, v2, (m22 * t[0] - m12 * t[1]) / det, (m11 * t[1] - m12 * t[0]) / det)
 
 
+def _car(x: Any, u: Any, p: dict[str, float]) -> Any:
+    """Steered car that does not slide: yaw' = v tan(steering + offset) / (L + K v^2), v' = (gear command - v) / tau.
+
+    Single-track model in steady state (Rajamani, Vehicle Dynamics and Control, section 3.3): wheelbase L, understeer K in s^2/m.
+    """
+    rate = x[3] * ca.tan(u[1] + p["offset"]) / (p["L"] + p["K"] * x[3] ** 2)
+    return ca.vertcat(x[3] * ca.cos(x[2]), x[3] * ca.sin(x[2]), rate, (p["gear"] * u[0] - x[3]) / p["tau"])
+
+
 SYSTEMS = {
-    "pendulum": System(("theta", "theta_dot"), ("torque",), _pendulum, {"m": 1.0, "l": 0.5, "I": 1.0 / 3.0, "g": 10.0, "b": 0.0}),
+    "pendulum": System(("theta", "theta_dot"), ("torque",), _pendulum, {
+        "m": 1.0, "l": 0.5, "I": 1.0 / 3.0, "g": 10.0, "b": 0.0, "cf": 0.0, "gear": 1.0, "offset": 0.0}),
     # The control suite's; I is that of its pole, a capsule of radius 0.045 m, about the pivot.
     "cartpole": System(("x", "theta", "x_dot", "theta_dot"), ("force",), _cartpole, {
-        "m_cart": 1.0, "m_pole": 0.1, "l": 0.5, "I": 0.0344245927672956, "g": 9.81, "b_cart": 5e-4, "b_pole": 2e-6, "gear": 10.0}),
+        "m_cart": 1.0, "m_pole": 0.1, "l": 0.5, "I": 0.0344245927672956, "g": 9.81, "b_cart": 5e-4, "b_pole": 2e-6, "gear": 10.0,
+        "cf_cart": 0.0, "cf_pole": 0.0}),
     # Identified on a real robot: DFKI underactuated lab, design C.1, model 1.0 (see the robots acrobot and pendubot).
     "double_pendulum": System(("q1", "q2", "q1_dot", "q2_dot"), ("torque1", "torque2"), _double_pendulum, {
         "m1": 0.5234602302310271, "m2": 0.6255677234174437, "l1": 0.2, "r1": 0.2, "r2": 0.25569305436052964,
         "I1": 0.031887199591513114, "I2": 0.05086984812807257, "Ir": 6.287203962819607e-05, "gr": 6.0, "g": 9.81,
         "b1": 0.001, "b2": 0.001, "cf1": 0.16, "cf2": 0.12}),
+    "car": System(("x", "y", "yaw", "speed"), ("speed_command", "steering_angle"), _car, {
+        "L": 0.4, "K": 0.0, "tau": 0.3, "gear": 1.0, "offset": 0.0}),
 }

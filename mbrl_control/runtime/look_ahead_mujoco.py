@@ -8,7 +8,7 @@ import mujoco
 import numpy as np
 from numpy.typing import NDArray
 
-from mbrl_control.models import mjcf
+from mbrl_control.models import mjcf, mjcf_changes
 from mbrl_control.robot import RobotSpec
 from mbrl_control.runtime.look_ahead import Setting
 
@@ -25,8 +25,9 @@ class MujocoLookAhead:
 
     def __init__(self, spec: RobotSpec, base: Path | None = None) -> None:
         self._setting = Setting.of(spec)
-        path = mjcf.locate(mjcf.sim_of(spec).mjcf, base)
-        self._model = mjcf.read(path, mjcf.memory_of(spec))
+        sim = mjcf.sim_of(spec)
+        path = mjcf.locate(sim.mjcf, base)
+        self._model = mjcf_changes.apply(mjcf.read(path, mjcf.memory_of(spec)), sim.changes)
         # By default MuJoCo puts a robot whose simulation fails back to its start, where all is well.
         self._model.opt.disableflags |= mujoco.mjtDisableBit.mjDSBL_AUTORESET
         # By default it also tells each such failure in a file and on the terminal, and neither may hold a tick up.

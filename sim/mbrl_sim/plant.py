@@ -10,8 +10,8 @@ import mujoco
 import numpy as np
 from numpy.typing import NDArray
 
-from mbrl_control.errors import UserError, nearest
-from mbrl_control.models import mjcf
+from mbrl_control.errors import UserError
+from mbrl_control.models import mjcf, mjcf_changes
 from mbrl_control.robot import RobotSpec
 
 Array = NDArray[np.float64]
@@ -66,7 +66,7 @@ class MujocoPlant:
     def __init__(self, spec: RobotSpec, base: Path | None = None, longest_step_s: float = math.inf) -> None:
         self.spec = spec
         self.sim = mjcf.sim_of(spec)
-        self.model = mjcf.read(mjcf.locate(self.sim.mjcf, base), mjcf.memory_of(spec))
+        self.model = mjcf_changes.apply(mjcf.read(mjcf.locate(self.sim.mjcf, base), mjcf.memory_of(spec)), self.sim.changes)
         self.model.opt.timestep /= max(1, math.ceil(self.model.opt.timestep / longest_step_s - 1e-9))
         self.data = mujoco.MjData(self.model)
         self.map = mjcf.SignalMap(self.model, spec)
@@ -147,28 +147,13 @@ class MujocoPlant:
         """Change the robot while it runs, e.g. `mass:pole` by 2 (a load is picked up) or `gear:slide` by 0.5 (a weak motor).
 
         Args:
-            what: `mass:<body>` (mass and inertia), `damping:<joint>` or `gear:<actuator>`.
+            what: `mass:<body>` (mass and inertia), `damping:<joint>`, `friction:<joint>` or `gear:<actuator>`.
             factor: what it is multiplied by, > 0.
 
         Raises:
             UserError: unknown quantity or name.
         """
-        quantity, _, name = what.partition(":")
-        kinds = {"mass": mujoco.mjtObj.mjOBJ_BODY, "damping": mujoco.mjtObj.mjOBJ_JOINT, "gear": mujoco.mjtObj.mjOBJ_ACTUATOR}
-        if quantity not in kinds:
-            raise UserError(f"change '{what}': cannot change '{quantity}'{nearest(quantity, list(kinds))}")
-        if not factor > 0 or not np.isfinite(factor):
-            raise UserError(f"change '{what}': factor = {factor} must be a positive number")
-        index = mjcf.find(self.model, kinds[quantity], name, f"change '{what}'")
-        if quantity == "mass":
-            self.model.body_mass[index] *= factor
-            self.model.body_inertia[index] *= factor
-        elif quantity == "damping":
-            self.model.dof_damping[self.model.jnt_dofadr[index]] *= factor
-        else:
-            self.model.actuator_gear[index] *= factor
-        # Derived constants (subtree masses, inverse weights) are recomputed on scratch data: mj_setConst moves the state it is given.
-        mujoco.mj_setConst(self.model, mujoco.MjData(self.model))
+        mjcf_changes.change(self.model, what, factor)
 
     def render(self, width: int = 480, height: int = 320) -> NDArray[np.uint8]:
         """[height, width, 3] picture from the MJCF's first camera; without a display set MUJOCO_GL=egl."""
