@@ -14,7 +14,8 @@ setup(
     license="Apache-2.0",
     packages=[*find_packages(include=["mbrl_control", "mbrl_control.*"]), *find_packages("sim"), *find_packages("calibration")],
     package_dir={"mbrl_control": "mbrl_control", "mbrl_sim": "sim/mbrl_sim", "mbrl_calibration": "calibration/mbrl_calibration"},
-    package_data={"mbrl_control": ["robots/*.yaml", "models/*.cpp", "stack/*.xml"], "mbrl_sim": ["assets/*.xml"]},
+    package_data={"mbrl_control": ["robots/*.yaml", "models/*.cpp", "stack/*.xml"], "mbrl_sim": ["assets/*.xml"],
+                  "mbrl_calibration": ["*.j2"]},
     data_files=[
         ("share/ament_index/resource_index/packages", ["resource/" + package_name]),
         ("share/" + package_name, ["package.xml"]),
@@ -49,6 +50,7 @@ setup(
     },
     entry_points={
         "console_scripts": ["mbrl = mbrl_control.cli:main"],
+        "mbrl_control.commands": ["calibrate = mbrl_calibration.commands:add"],
         "mbrl_control.plants": ["mujoco = mbrl_sim.plants:mujoco", "suite = mbrl_sim.plants:suite"],
         "mbrl_control.tasks": ["gymnasium = mbrl_sim.tasks:gymnasium_task", "dmc = mbrl_sim.tasks:suite_task"],
     },

@@ -261,6 +261,8 @@ class SimSpec(Strict):
     start_noise: float = Field(0.01, ge=0, le=1, description="standard deviation added to the start")
     changes: dict[str, Positive] = Field(default_factory=dict, description="factors on what the MJCF says: `mass:<body>` (with inertia), "
                                          "`damping:<joint>`, `friction:<joint>` or `gear:<actuator>`")
+    values: dict[str, Annotated[float, Field(ge=0)]] = Field(default_factory=dict, description="in place of what the MJCF says, SI units: "
+                                                             "`damping:<joint>`, `friction:<joint>` or `armature:<joint>`")
     command_timeout_s: Positive | None = Field(None, description="without a command for so long the plant applies `zero`; by default three "
                                                "ticks, but at most 0.1 s")
     state_hz: Positive = Field(100.0, description="rate of the published state")

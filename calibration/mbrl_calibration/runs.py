@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -70,6 +70,17 @@ def of_episode(episode: Episode, spec: RobotSpec) -> Run:
     return Run(episode.name, episode.time, unwrap(episode.state[:, : spec.state_dim], spec.wraps), episode.action, measured, episode.notes)
 
 
+def within_range(run: Run, spec: RobotSpec) -> list[Run]:
+    """The stretches of a run inside the states' ranges: what happens outside (a cart at its stop) follows other laws."""
+    inside = ((run.state >= spec.range_low) & (run.state <= spec.range_high)).all(axis=1)
+    if inside.all():
+        return [run]
+    edges = np.flatnonzero(np.diff(np.concatenate(([0], inside.astype(int), [0]))))
+    pieces = [slice(a, b) for a, b in zip(edges[::2], edges[1::2], strict=True) if b - a > 1]
+    return [replace(run, name=f"{run.name} [{i + 1}]", time=run.time[p], state=run.state[p], command=run.command[p],
+                    measured=run.measured[p]) for i, p in enumerate(pieces)]
+
+
 def load(paths: Sequence[str | Path], spec: RobotSpec, shortest_s: float = 1.0) -> list[Run]:
     """Read logs of a robot.
 
@@ -79,13 +90,18 @@ def load(paths: Sequence[str | Path], spec: RobotSpec, shortest_s: float = 1.0) 
         shortest_s: stretches between gaps that are shorter are left out.
 
     Returns:
-        A run for each stretch without a gap.
+        A run for each stretch without a gap, inside the states' ranges.
 
     Raises:
         DataError: a log cannot be read, or no stretch is long enough.
     """
     runs = [of_episode(e, spec) for e in load_episodes(paths, with_sensors(spec))]
-    long = [r for r in runs if r.duration >= shortest_s]
+    if len({r.name for r in runs}) < len(runs):
+        runs = [replace(r, name=f"{r.name} ({i + 1})") for i, r in enumerate(runs)]
+    pieces = [piece for r in runs for piece in within_range(r, spec)]
+    long = [r for r in pieces if r.duration >= shortest_s]
+    if not long and pieces != runs and runs:
+        raise DataError(f"{', '.join(map(str, paths))}: no {shortest_s:g} s within the states' `range`; record there or widen it")
     if not long:
         raise DataError(f"{', '.join(map(str, paths))}: no stretch of {shortest_s:g} s without a gap (the longest has "
                         f"{max((r.duration for r in runs), default=0.0):.3g} s); record longer, or look at what the log is missing")

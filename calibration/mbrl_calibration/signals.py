@@ -11,6 +11,7 @@ from mbrl_calibration.runs import Run
 from mbrl_control.data.sequences import effective_action
 from mbrl_control.errors import DataError
 
+LEAST = 1e-12
 ORDER = 3
 """Of the Butterworth filter, which runs forward and back."""
 
@@ -76,3 +77,20 @@ def low_pass(values: np.ndarray, period: float, cutoff_hz: float) -> np.ndarray:
 def derivative(values: np.ndarray, period: float) -> np.ndarray:
     """[T, ...] central differences along time, one-sided at the ends."""
     return np.asarray(np.gradient(values, period, axis=0))
+
+
+def despike(values: np.ndarray, half_width: int = 5, threshold: float = 6.0) -> np.ndarray:
+    """[T, ...] columns with samples that stand out of their neighbourhood replaced by its median (Hampel 1974).
+
+    Args:
+        values: [T, ...].
+        half_width: neighbours on either side.
+        threshold: greatest distance from the median, in standard deviations: of the neighbourhood by the median of absolute
+            deviations, or of the whole signal by nine tenths of them, whichever are greater (a coarse sensor may not move for a while).
+    """
+    windows = np.lib.stride_tricks.sliding_window_view(np.pad(values, [(half_width, half_width)] + [(0, 0)] * (values.ndim - 1), "edge"),
+                                                       2 * half_width + 1, axis=0)
+    median = np.median(windows, axis=-1)
+    spread = 1.4826 * np.median(np.abs(windows - median[..., None]), axis=-1)
+    usual = np.quantile(np.abs(values - median), 0.9, axis=0) / 1.645
+    return np.where(np.abs(values - median) > threshold * np.maximum(np.maximum(spread, usual), LEAST), median, values)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from typing import Any
 
 import mujoco
 
 from mbrl_control.errors import UserError, nearest
 from mbrl_control.models import mjcf
+from mbrl_control.schema import SimSpec
 
 KINDS = {"mass": mujoco.mjtObj.mjOBJ_BODY, "damping": mujoco.mjtObj.mjOBJ_JOINT, "friction": mujoco.mjtObj.mjOBJ_JOINT,
          "gear": mujoco.mjtObj.mjOBJ_ACTUATOR}
@@ -44,8 +44,30 @@ def change(model: Any, what: str, factor: float) -> None:
     mujoco.mj_setConst(model, mujoco.MjData(model))
 
 
-def apply(model: Any, changes: Mapping[str, float]) -> Any:
-    """An `mjModel` with all of these changes made in it; see `change`."""
-    for what, factor in changes.items():
+def put(model: Any, what: str, value: float) -> None:
+    """Set a quantity of a joint of an `mjModel` in place.
+
+    Args:
+        model: the `mjModel`.
+        what: `damping:<joint>`, `friction:<joint>` (dry) or `armature:<joint>`.
+        value: SI units, at least 0.
+
+    Raises:
+        UserError: unknown quantity or name.
+    """
+    quantity, _, name = what.partition(":")
+    arrays = {"damping": model.dof_damping, "friction": model.dof_frictionloss, "armature": model.dof_armature}
+    if quantity not in arrays:
+        raise UserError(f"sim.values '{what}': cannot set '{quantity}'{nearest(quantity, list(arrays))}")
+    index = mjcf.find(model, mujoco.mjtObj.mjOBJ_JOINT, name, f"sim.values '{what}'")
+    arrays[quantity][model.jnt_dofadr[index]] = value
+    mujoco.mj_setConst(model, mujoco.MjData(model))
+
+
+def apply(model: Any, sim: SimSpec) -> Any:
+    """An `mjModel` with all that a robot's `sim` section changes; see `change` and `put`."""
+    for what, factor in sim.changes.items():
         change(model, what, factor)
+    for what, value in sim.values.items():
+        put(model, what, value)
     return model

@@ -20,7 +20,7 @@ class Options:
     """Which MJCF, and how many threads.
 
     Attributes:
-        mjcf: MJCF file, a path or one that ships with mbrl_sim; empty for the robot's `sim.mjcf` with `sim.changes`.
+        mjcf: MJCF file, a path or one that ships with mbrl_sim; empty for the robot's `sim.mjcf` with `sim.changes` and `sim.values`.
         base: folder that a relative `mjcf` is looked up in first (that of the robot's YAML).
         threads: threads of the rollout; 0 runs it in the caller's thread.
     """
@@ -38,8 +38,9 @@ class MujocoModel(KnownModel):
         if options.threads < 0:
             raise UserError(f"models 'mujoco': threads = {options.threads} must be 0 or more")
         path = mjcf.locate(options.mjcf or mjcf.sim_of(spec).mjcf, Path(options.base) if options.base else None)
-        changes = spec.sim.changes if spec.sim and not options.mjcf else {}
-        self.mj = mjcf_changes.apply(mjcf.read(path, mjcf.memory_of(spec)), changes)
+        self.mj = mjcf.read(path, mjcf.memory_of(spec))
+        if not options.mjcf:
+            mjcf_changes.apply(self.mj, mjcf.sim_of(spec))
         self.substeps = mjcf.whole_steps(spec.model_dt, self.mj.opt.timestep, "model_dt")
         self.map = mjcf.whole_state(self.mj, spec, path)
         self.data = [mujoco.MjData(self.mj) for _ in range(max(1, options.threads))]

@@ -27,7 +27,7 @@ class MujocoLookAhead:
         self._setting = Setting.of(spec)
         sim = mjcf.sim_of(spec)
         path = mjcf.locate(sim.mjcf, base)
-        self._model = mjcf_changes.apply(mjcf.read(path, mjcf.memory_of(spec)), sim.changes)
+        self._model = mjcf_changes.apply(mjcf.read(path, mjcf.memory_of(spec)), sim)
         # By default MuJoCo puts a robot whose simulation fails back to its start, where all is well.
         self._model.opt.disableflags |= mujoco.mjtDisableBit.mjDSBL_AUTORESET
         # By default it also tells each such failure in a file and on the terminal, and neither may hold a tick up.

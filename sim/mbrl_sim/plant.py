@@ -66,7 +66,7 @@ class MujocoPlant:
     def __init__(self, spec: RobotSpec, base: Path | None = None, longest_step_s: float = math.inf) -> None:
         self.spec = spec
         self.sim = mjcf.sim_of(spec)
-        self.model = mjcf_changes.apply(mjcf.read(mjcf.locate(self.sim.mjcf, base), mjcf.memory_of(spec)), self.sim.changes)
+        self.model = mjcf_changes.apply(mjcf.read(mjcf.locate(self.sim.mjcf, base), mjcf.memory_of(spec)), self.sim)
         self.model.opt.timestep /= max(1, math.ceil(self.model.opt.timestep / longest_step_s - 1e-9))
         self.data = mujoco.MjData(self.model)
         self.map = mjcf.SignalMap(self.model, spec)

@@ -1,0 +1,85 @@
+"""Identification of the real double pendulum C.1, leave one run out, beside the models that were published for it.
+
+    python benchmarks/calibrate_c1.py --data FOLDER --json report.json
+
+FOLDER holds the runs as `sys_id_*/trajectory.csv` and the published parameters as `identified/*.yml`. Every run is judged with parameters
+that were found on the others; the published ones were found by their authors on whatever runs they had, perhaps these.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+
+from mbrl_calibration import dynamics, mechanism, regression, runs
+from mbrl_control import robot
+from mbrl_control.robot import RobotSpec
+from mbrl_control.stack import report
+
+ROBOT = "double_pendulum_c1"
+
+
+def published(spec: RobotSpec, path: Path) -> np.ndarray:
+    """[P] lumped parameters of a published model."""
+    given = yaml.safe_load(path.read_text("utf-8"))
+    known = mechanism.equations_of(spec).parameters
+    data = spec.model_dump(exclude_unset=True)
+    nominal = {**data["nominal"], "parameters": {name: float(given[name]) for name in known if name in given}}
+    return mechanism.build(RobotSpec.model_validate({**data, "nominal": nominal})).start
+
+
+def fold(spec: RobotSpec, logs: list[runs.Run], out: int, others: dict[str, np.ndarray], commands: bool) -> dict[str, Any]:
+    """One fold: figures of all parameters on the run that was left out."""
+    begin, cpu = time.monotonic(), time.process_time()
+    m, settings = mechanism.build(spec), dynamics.Settings(not commands)
+    found = dynamics.identify([r for i, r in enumerate(logs) if i != out], [logs[out]], m, spec.delays, settings)
+    spent = {"wall_s": time.monotonic() - begin, "cpu_s": time.process_time() - cpu}
+    test = [dynamics.without_spikes(logs[out])]
+    scores = {name: dynamics.score(test, m, values, spec.delays, settings) for name, values in others.items()}
+    scores |= {name: found.scores["test"][name] for name in ("regression", "shooting")}
+    low, high = found.estimate.interval()
+    return {"run": logs[out].name, **spent, "converged": found.converged,
+            "scores": {name: {"torque_rmse": s.torque_rmse, **{f"free_{h:g}_s": v for h, v in s.free_run_rmse.items()}}
+                       for name, s in scores.items()},
+            "parameters": {n: [v, a, b] for n, v, a, b in zip(found.estimate.names, found.estimate.values, low, high, strict=True)}}
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--commands", action="store_true", help="drive all models with commands instead of measured torques")
+    parser.add_argument("--json", type=Path)
+    args = parser.parse_args()
+    spec = robot.load(ROBOT)
+    logs = [runs.load([path], spec)[0] for path in sorted(args.data.glob("sys_id_*"))]
+    others = {path.stem: published(spec, path) for path in sorted((args.data / "identified").glob("model_*.yml"))}
+    m = mechanism.build(spec)
+    rows = [regression.rows(dynamics.without_spikes(r), m, spec.delays, not args.commands) for r in logs]
+    all_runs = regression.rmse(rows, np.linalg.lstsq(np.concatenate([r.matrix.reshape(-1, 9) for r in rows]),
+                                                     np.concatenate([r.target.ravel() for r in rows]), rcond=None)[0])
+    print(f"unconstrained least squares on all five runs, on these runs themselves: {all_runs:.4f} N m")
+    folds = []
+    for out in range(len(logs)):
+        folds.append(fold(spec, logs, out, others, args.commands))
+        print(f"{logs[out].name}: {folds[-1]['cpu_s']:.0f} s of one core", flush=True)
+        for name, figures in folds[-1]["scores"].items():
+            print(f"  {name:12}", "  ".join(f"{key} {value:.4f}" for key, value in figures.items()), flush=True)
+    mean = {name: {key: float(np.mean([f["scores"][name][key] for f in folds])) for key in figures}
+            for name, figures in folds[0]["scores"].items()}
+    print("mean of the folds")
+    for name, figures in mean.items():
+        print(f"  {name:12}", "  ".join(f"{key} {value:.4f}" for key, value in figures.items()))
+    if args.json:
+        driven = "commands" if args.commands else "measured torque"
+        report.save({"schema": 1, "robot": ROBOT, "machine": report.machine(), "driven_by": driven,
+                     "least_squares_all_runs": all_runs, "mean": mean, "folds": folds}, args.json)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,186 @@
+"""Grey-box identification of a robot's dynamics: regression for a start, shooting for the answer, figures on other runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from mbrl_calibration import free_run, regression, residuals, shooting
+from mbrl_calibration.estimate import Estimate
+from mbrl_calibration.mechanism import Mechanism
+from mbrl_calibration.runs import Run
+from mbrl_calibration.signals import despike
+from mbrl_control.errors import DataError
+
+HORIZONS_S = (0.5, 2.0)
+SEGMENTS_S = (0.5, 2.0)
+"""Short segments find the way from a poor start, long ones tell masses from frictions."""
+
+STEP_S = 0.01
+"""About so long comparison steps are: a whole number of samples, so that nothing is read between them."""
+
+NEAR, FROM_ZERO = 1e-3, 0.1
+
+Progress = Callable[[str, float], None]
+
+
+def silent(_what: str, _share: float) -> None:
+    """Nobody wants to know."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How to identify.
+
+    Attributes:
+        measured: drive the model with sensors' efforts where there are any, instead of commands.
+        segments_s: lengths of segments, one fit after the other.
+        horizons_s: lengths of the free runs that tell how good the result is.
+        find_delays: whether the delays of commands are found with the parameters.
+        known: names of lumped parameters that stay as they are.
+        substeps: integration steps in each comparison step, see `STEP_S`.
+        progress: told what is done, and the share of the work before it.
+    """
+
+    measured: bool = True
+    segments_s: tuple[float, ...] = SEGMENTS_S
+    horizons_s: tuple[float, ...] = HORIZONS_S
+    find_delays: bool = False
+    known: tuple[str, ...] = ()
+    substeps: int = 4
+    progress: Progress = silent
+
+
+@dataclass(frozen=True)
+class Score:
+    """How good parameters are on some runs.
+
+    Attributes:
+        torque_rmse: of inverse dynamics, low-passed, coordinates pooled, N or N m.
+        free_run_rmse: by horizon in s: positions in free runs, rad or m.
+        runs: names of the runs.
+    """
+
+    torque_rmse: float
+    free_run_rmse: dict[float, float]
+    runs: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Identification:
+    """What was found.
+
+    Attributes:
+        mechanism: whose parameters.
+        estimate: by shooting; delays that were found stand behind the parameters as `delay:<axis>`, s.
+        regression: by least squares on inverse dynamics.
+        delays: [A] time from command to effect, s; as given, or as found.
+        measured: whether sensors' efforts drove the model.
+        scores: on the runs fitted to (`fit`) and, where there are others, on these (`test`): by name of the parameters `nominal`
+            (as they were), `regression` and `shooting`.
+        whiteness: of the residuals of each coordinate, then of each rate.
+        converged: whether the last search ended by itself.
+        notes: what a user should know.
+    """
+
+    mechanism: Mechanism
+    estimate: Estimate
+    regression: Estimate
+    delays: np.ndarray
+    measured: bool
+    scores: dict[str, dict[str, Score]]
+    whiteness: tuple[residuals.Whiteness, ...]
+    converged: bool
+    notes: tuple[str, ...] = field(default=())
+
+    @property
+    def values(self) -> np.ndarray:
+        """[P] the mechanism's parameters."""
+        return self.estimate.values[: len(self.mechanism.parameters)]
+
+
+def without_spikes(run: Run) -> Run:
+    """A run whose sensors' lone outliers are replaced by what is around them."""
+    return replace(run, state=despike(run.state), measured=despike(run.measured))
+
+
+def score(runs: Sequence[Run], m: Mechanism, values: np.ndarray, delays: np.ndarray, s: Settings) -> Score:
+    """How good parameters [P] are on runs.
+
+    Raises:
+        DataError: the runs are too short.
+    """
+    torque = regression.rmse([regression.rows(r, m, delays, s.measured) for r in runs], values)
+    longest = max(r.duration for r in runs)
+    free = {h: free_run.free_run(runs, m, values, delays, s.measured, h).rmse for h in s.horizons_s if h + 1.0 < longest}
+    return Score(torque, free, tuple(r.name for r in runs))
+
+
+def identify(train: Sequence[Run], test: Sequence[Run], m: Mechanism, delays: np.ndarray, s: Settings) -> Identification:
+    """Find a mechanism's parameters.
+
+    Args:
+        train: runs to fit to.
+        test: runs to judge by; may be empty.
+        m: the mechanism; its start values are judged too.
+        delays: [A] time from command to effect, s.
+        s: settings.
+
+    Raises:
+        DataError: the runs are too short.
+    """
+    s.progress("inverse dynamics", 0.0)
+    train, test = ([without_spikes(r) for r in some] for some in (train, test))
+    first = regression.solve([regression.rows(r, m, delays, s.measured) for r in train], m, s.known)
+    longest, period = max(r.duration for r in train), max(r.period for r in train)
+    step_s = period * max(1, round(STEP_S / period))
+    lengths = [g for g in s.segments_s if 2 * g <= longest]
+    if not lengths:
+        raise DataError(f"the longest run has {longest:.3g} s; at least {2 * min(s.segments_s):g} s are needed")
+    values, late, estimate, shot = _away_from_bounds(first.values, m), delays.copy(), first, None
+    for i, length in enumerate(lengths):
+        s.progress(f"free runs of {length:g} s", 0.1 + 0.7 * i / len(lengths))
+        setting = shooting.Settings(length, 1, step_s, s.substeps, delays=s.find_delays, known=s.known)
+        shot = shooting.fit(shooting.cut(train, m, late, s.measured, setting), m, values, setting)
+        estimate, late = _with_delays(shot.estimate, late)
+        values = _away_from_bounds(estimate.values[: len(m.parameters)], m)
+    assert shot is not None
+    s.progress("scores", 0.85)
+    found = {"nominal": m.start, "regression": first.values, "shooting": estimate.values[: len(m.parameters)]}
+    judged = {part: runs for part, runs in (("fit", train), ("test", test)) if runs}
+    scores = {part: {name: score(runs, m, p, late, s) for name, p in found.items()} for part, runs in judged.items()}
+    white = tuple(residuals.whiteness(shot.residuals[..., i], step_s) for i in range(2 * m.count))
+    s.progress("done", 1.0)
+    return Identification(m, estimate, first, late, s.measured, scores, white, shot.success, _notes(estimate, white))
+
+
+def _with_delays(found: Estimate, given: np.ndarray) -> tuple[Estimate, np.ndarray]:
+    """An estimate whose corrections to the delays are made delays, s, and [A] these; no delay is negative."""
+    values, late = found.values.copy(), given.copy()
+    for i, name in enumerate(found.names):
+        if name.startswith("delay:"):
+            axis = int(name.removeprefix("delay:"))
+            values[i] = late[axis] = max(0.0, late[axis] + values[i])
+    return replace(found, values=values), late
+
+
+def _away_from_bounds(values: np.ndarray, m: Mechanism) -> np.ndarray:
+    """[P] values inside the bounds, where an interior-point search can begin: parameters of 0 by nature at a tenth of where they were."""
+    low, high = m.bounds
+    inside = np.maximum(NEAR * np.abs(values).max(), np.where(low == 0, FROM_ZERO * np.abs(m.start), 0.0))
+    return np.minimum(np.maximum(values, low + inside), high - inside)
+
+
+def _notes(e: Estimate, white: Sequence[residuals.Whiteness]) -> tuple[str, ...]:
+    """What a user should know, in sentences."""
+    out = [f"'{name}' is not determined by these runs: {value:.3g} with a 95 % interval of ± {1.96 * std:.2g}"
+           for name, value, std in zip(e.names, e.values, e.std, strict=True) if name in e.vague()]
+    out += [f"'{a}' and '{b}' are hardly told apart (correlation of the estimates {c:.3f}): take only their combination for known"
+            for a, b, c in e.tied()]
+    if not all(w.white for w in white):
+        worst = max(white, key=lambda w: w.time_s)
+        out.append(f"residuals are correlated over up to {worst.time_s:.2g} s: the equations leave something out, and the intervals count "
+                   "correlated samples once")
+    return tuple(out)

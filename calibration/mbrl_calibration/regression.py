@@ -1,0 +1,137 @@
+"""Inverse dynamics by least squares: lumped parameters from efforts, rates and accelerations, within what can be built."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import casadi as ca
+import numpy as np
+from scipy.optimize import lsq_linear
+
+from mbrl_calibration.estimate import Estimate
+from mbrl_calibration.mechanism import Mechanism, regressor
+from mbrl_calibration.runs import Run
+from mbrl_calibration.signals import derivative, even, low_pass
+from mbrl_control.errors import DataError
+
+CUTOFF_HZ = 10.0
+EDGE_S = 0.6
+BLOCK_S = 0.5
+"""Residuals further apart count as independent."""
+
+SMALL = 1e-9
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Equations of one run: matrix @ p = target, for each sample and coordinate.
+
+    Attributes:
+        name: of the run.
+        matrix: [T, n, P].
+        target: [T, n] efforts, N or N m.
+        period: between samples, s.
+    """
+
+    name: str
+    matrix: np.ndarray
+    target: np.ndarray
+    period: float
+
+
+
+
+def rows(run: Run, m: Mechanism, delays: np.ndarray, measured: bool, cutoff_hz: float = CUTOFF_HZ, edge_s: float = EDGE_S) -> Rows:
+    """The equations of a run: everything low-passed without phase, accelerations by central differences, the ends cut off.
+
+    Args:
+        run: the data.
+        m: the mechanism.
+        delays: [A] time from command to effect, s; not applied to what sensors measured.
+        measured: drive with sensors' efforts where there are any.
+        cutoff_hz: of the low-pass.
+        edge_s: cut at both ends, s.
+
+    Raises:
+        DataError: nothing is left of the run.
+    """
+    period = run.period
+    grid = even(run, period, delays)
+    drive = np.where(np.isnan(grid.measured), grid.command, grid.measured) if measured else grid.command
+    q, v, u = (low_pass(x, period, cutoff_hz) for x in (grid.state[:, m.positions], grid.state[:, m.rates], drive))
+    a = derivative(v, period)
+    keep = slice(round(edge_s / period), len(q) - round(edge_s / period))
+    if len(q[keep]) < 10:
+        raise DataError(f"{run.name}: {run.duration:.3g} s leave nothing when {edge_s:g} s are cut off at both ends; record longer")
+    count = len(q[keep])
+    matrix, target = regressor(m, u.shape[1]).map(count)(q[keep].T, v[keep].T, a[keep].T, u[keep].T)
+    shaped = np.asarray(matrix).reshape(m.count, count, len(m.parameters)).transpose(1, 0, 2)
+    return Rows(run.name, shaped, np.asarray(target).T, period)
+
+
+def solve(data: Sequence[Rows], m: Mechanism, known: Sequence[str] = ()) -> Estimate:
+    """Least squares over all runs within bounds and feasibility.
+
+    The covariance is the sandwich of blocks of `BLOCK_S`, so that what the model leaves over in a block counts once (Newey, West 1987
+    do the same with lags).
+
+    Args:
+        data: equations of each run.
+        m: the mechanism.
+        known: names of parameters that stay at their start.
+    """
+    free = np.array([name not in known for name in m.names])
+    hold = np.where(free, 0.0, m.start)
+    flat = [(r.matrix.reshape(-1, len(free)), (r.target - r.matrix @ hold).reshape(-1)) for r in data]
+    matrix, target = (np.concatenate(part) for part in zip(*flat, strict=True))
+    matrix = matrix[:, free]
+    scale = np.maximum(np.sqrt((matrix**2).mean(0)), SMALL)
+    low, high = (bound[free] * scale for bound in m.bounds)
+    found = lsq_linear(matrix / scale, target, (low, high), lsq_solver="exact").x / scale
+    values = m.start.copy()
+    values[free] = found
+    if any(float(c) < 0 for c in m.feasible(m.named(values))):
+        values = _feasible(matrix, target, m, free, values)
+    return Estimate(m.names, values, _sandwich(data, values, free), tuple(np.flatnonzero(~free).tolist()))
+
+
+def _feasible(matrix: np.ndarray, target: np.ndarray, m: Mechanism, free: np.ndarray, start: np.ndarray) -> np.ndarray:
+    """The same least squares with the constraints of what can be built."""
+    z = ca.SX.sym("z", int(free.sum()))
+    p: Any = ca.SX(start)
+    p[np.flatnonzero(free).tolist()] = z
+    hessian, slope = matrix.T @ matrix, matrix.T @ target
+    scale = float(target @ target) or 1.0
+    cost = (0.5 * ca.bilin(ca.DM(hessian), z, z) - ca.dot(ca.DM(slope), z)) / scale
+    solver = ca.nlpsol("fit", "ipopt", {"x": z, "f": cost, "g": ca.vertcat(*m.feasible(m.named(p)))},
+                       {"print_time": False, "ipopt.print_level": 0, "ipopt.sb": "yes"})
+    low, high = (bound[free] for bound in m.bounds)
+    values = start.copy()
+    values[free] = np.asarray(solver(x0=start[free], lbx=low, ubx=high, lbg=0.0)["x"]).ravel()
+    return values
+
+
+def _sandwich(data: Sequence[Rows], values: np.ndarray, free: np.ndarray) -> np.ndarray:
+    """[P, P] covariance; 0 for what is held."""
+    bread = np.zeros((int(free.sum()),) * 2)
+    meat, blocks = np.zeros_like(bread), 0
+    for r in data:
+        size = max(1, round(BLOCK_S / r.period))
+        left = r.target - r.matrix @ values
+        for begin in range(0, len(left), size):
+            part, error = r.matrix[begin:begin + size][..., free], left[begin:begin + size]
+            slope = np.einsum("tnp,tn->p", part, error)
+            meat += np.outer(slope, slope)
+            bread += np.einsum("tnp,tnq->pq", part, part)
+            blocks += 1
+    inverse = np.linalg.pinv(bread, hermitian=True)
+    out = np.zeros((len(free),) * 2)
+    out[np.ix_(free, free)] = blocks / max(1, blocks - int(free.sum())) * inverse @ meat @ inverse
+    return out
+
+
+def rmse(data: Sequence[Rows], values: np.ndarray) -> float:
+    """Root mean square of what efforts the parameters do not explain, all runs and coordinates pooled, N or N m."""
+    return float(np.sqrt(np.mean(np.concatenate([(r.target - r.matrix @ values).ravel() for r in data]) ** 2)))
