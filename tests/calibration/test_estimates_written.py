@@ -5,7 +5,7 @@ import mujoco
 import numpy as np
 import pytest
 import yaml
-from synthetic import multisine, pendulum_spec, run_of, simulate
+from truths import multisine, pendulum_spec, run_of, simulate
 from typer.testing import CliRunner
 
 from mbrl_calibration import mechanism, outputs, runs, twin

@@ -1,7 +1,7 @@
 import casadi as ca
 import numpy as np
 import pytest
-from synthetic import multisine, pendulum_spec, run_of, simulate
+from truths import multisine, pendulum_spec, run_of, simulate
 
 from mbrl_calibration import dynamics, free_run, mechanism, regression, shooting
 from mbrl_calibration.estimate import Estimate

@@ -1,7 +1,7 @@
 import casadi as ca
 import numpy as np
 import pytest
-from synthetic import pendulum_spec
+from truths import pendulum_spec
 
 from mbrl_calibration import mechanism
 from mbrl_control import robot
