@@ -170,7 +170,7 @@ def _away_from_bounds(values: np.ndarray, m: Mechanism) -> np.ndarray:
     """[P] values inside the bounds, where an interior-point search can begin: parameters of 0 by nature at a tenth of where they were."""
     low, high = m.bounds
     inside = np.maximum(NEAR * np.abs(values).max(), np.where(low == 0, FROM_ZERO * np.abs(m.start), 0.0))
-    return np.minimum(np.maximum(values, low + inside), high - inside)
+    return np.asarray(np.minimum(np.maximum(values, low + inside), high - inside))
 
 
 def _notes(e: Estimate, white: Sequence[residuals.Whiteness]) -> tuple[str, ...]:

@@ -23,7 +23,8 @@ TITLES = {"nominal": "before", "shooting": "calibrated", "regression": "by regre
 def png(figure: Figure) -> str:
     """A figure as text for a page's `src`."""
     buffer = io.BytesIO()
-    FigureCanvasAgg(figure).print_png(buffer)
+    FigureCanvasAgg(figure)
+    figure.savefig(buffer, format="png")
     return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 

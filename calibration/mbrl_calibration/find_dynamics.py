@@ -1,0 +1,109 @@
+"""The step of a calibration that finds masses, inertias and friction; of a car, wheelbase and lags."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from mbrl_calibration import car, dynamics, mechanism, pictures, twin
+from mbrl_calibration.dynamics import Identification
+from mbrl_calibration.mechanism import Mechanism
+from mbrl_calibration.page import Table
+from mbrl_calibration.session import Session, progress
+from mbrl_control.errors import UserError
+
+CAR = "car"
+TOLD = {"nominal": "before", "regression": "regression alone", "shooting": "calibrated"}
+
+
+def find_dynamics(session: Session, delays: np.ndarray, measured: bool, find_delays: bool) -> None:
+    """Find the parameters of the robot's nominal system.
+
+    Args:
+        session: the calibration.
+        delays: [A] from command to effect, s.
+        measured: drive the model with sensors' efforts where there are any.
+        find_delays: whether delays are found with the parameters.
+    """
+    nominal = session.spec.nominal
+    if nominal is not None and nominal.system == CAR:
+        _car(session)
+        return
+    m = mechanism.build(session.spec)
+    bar, tell = progress(session)
+    with bar:
+        setting = dynamics.Settings(measured, find_delays=find_delays, known=_known(session, m), progress=tell)
+        found = dynamics.identify(session.train, session.test, m, delays, setting)
+    session.parameters = m.system(dict(zip(m.names, found.values.tolist(), strict=True)))
+    if find_delays:
+        session.delays = found.delays
+    session.twin = twin.match(session.spec, m, found.values, session.rng, session.base)
+    _tell(session, found)
+
+
+def _known(session: Session, m: Mechanism) -> tuple[str, ...]:
+    given = session.spec.nominal.known if session.spec.nominal else []
+    for name in given:
+        if name not in m.names:
+            raise UserError(f"nominal.known: '{name}' is none of the lumped parameters {', '.join(m.names)}; correct it or leave it out")
+    return tuple(given)
+
+
+def _tell(session: Session, found: Identification) -> None:
+    m, e, names = found.mechanism, found.estimate, list(session.spec.state_names)
+    low, high = e.interval()
+    rows = tuple((p.name, p.meaning, p.unit, f"{e.values[i]:.4g}", f"{max(low[i], p.low):.4g} … {high[i]:.4g}", f"{p.start:.4g}")
+                 for i, p in enumerate(m.parameters))
+    session.show(Table("Parameters", ("parameter", "which is", "unit", "value", "95 % interval", "before"), rows))
+    late = tuple((session.spec.command_names[int(n.removeprefix("delay:"))], f"{1e3 * e.values[i]:.3g}",
+                  f"{1e3 * max(low[i], 0):.3g} … {1e3 * high[i]:.3g}") for i, n in enumerate(e.names) if n.startswith("delay:"))
+    if late:
+        session.show(Table("Delays", ("command", "delay, ms", "95 % interval"), late))
+    horizons = sorted(next(iter(found.scores.values()))["shooting"].free_run_rmse)
+    judged = tuple((TOLD[which], part, f"{s.torque_rmse:.4f}", *(f"{s.free_run_rmse[h]:.4f}" for h in horizons))
+                   for part, scores in found.scores.items() for which, s in scores.items())
+    session.show(Table("How good", ("parameters", "runs", "effort rmse", *(f"free run {h:g} s" for h in horizons)), judged))
+    session.notes += found.notes
+    match = session.twin
+    if match is not None and not match.fits:
+        session.notes.append(f"the MJCF cannot be made to behave like this by its masses and friction ({100 * match.error:.0f} % of the "
+                             "efforts would be wrong): `sim` is left as it was")
+    run = (session.test or session.train)[0]
+    session.pictures |= pictures.of_dynamics(found, run, names)
+    session.figures |= _figures(session, found)
+
+
+def _figures(session: Session, found: Identification) -> dict[str, Any]:
+    e, best = found.estimate, (found.scores.get("test") or found.scores["fit"])["shooting"]
+    low, high = e.interval()
+    scores = {part: {which: {"torque_rmse": s.torque_rmse, "free_run_rmse": _by_horizon(s.free_run_rmse), "runs": s.runs}
+                     for which, s in of.items()} for part, of in found.scores.items()}
+    out: dict[str, Any] = {"parameters": {n: {"value": e.values[i], "low": low[i], "high": high[i]} for i, n in enumerate(e.names)},
+           "system": session.parameters, "torque_rmse": best.torque_rmse, "free_run_rmse": _by_horizon(best.free_run_rmse),
+           "scores": scores, "residual_correlation_s": [w.time_s for w in found.whiteness], "converged": found.converged}
+    late = {session.spec.command_names[int(n.removeprefix("delay:"))]: {"value": e.values[i], "low": low[i], "high": high[i]}
+            for i, n in enumerate(e.names) if n.startswith("delay:")}
+    return out | ({"delay_s": late} if late else {})
+
+
+def _by_horizon(rmse: dict[float, float]) -> dict[str, float]:
+    return {f"{horizon:g}": value for horizon, value in rmse.items()}
+
+
+def _car(session: Session) -> None:
+    found = car.fit(session.train, session.spec)
+    rows = tuple((p.name, p.unit, f"{p.value:.4g}", f"{p.low:.4g} … {p.high:.4g}") for p in found.parameters)
+    session.show(Table("Parameters", ("parameter", "unit", "value", "95 % interval"), rows))
+    axes = (found.speed, found.steering)
+    told = tuple((a.name, f"{1e3 * a.delay_s:.3g}" if a.determined else "not determined", f"{1e3 * a.low_s:.3g} … {1e3 * a.high_s:.3g}")
+                 for a in axes)
+    session.show(Table("Delays", ("command", "delay, ms", "95 % interval"), told))
+    session.notes += [*found.notes, *(f"delay of '{a.name}': {a.reason}" for a in axes if not a.determined)]
+    known = mechanism.equations_of(session.spec).parameters
+    session.parameters = {p.name: p.value for p in found.parameters if p.name in known}
+    by_name = {a.name: a.delay_s for a in axes if a.determined}
+    session.delays = np.array([by_name.get(n, d) for n, d in zip(session.spec.command_names, session.spec.delays, strict=True)])
+    session.figures |= {"parameters": {p.name: {"value": p.value, "low": p.low, "high": p.high} for p in found.parameters},
+                        "delay_s": {a.name: {"value": a.delay_s, "low": a.low_s, "high": a.high_s, "determined": a.determined}
+                                    for a in axes}}
