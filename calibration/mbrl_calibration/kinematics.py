@@ -140,7 +140,7 @@ def _refuse(model: Any, name: str) -> None:
         (bool(np.any(model.jnt_stiffness)), "springs at joints (`stiffness`)"),
         (bool(np.any(model.tendon_stiffness) or np.any(model.tendon_damping) or np.any(model.tendon_frictionloss)),
          "springs, damping or friction of tendons"),
-        (bool(np.any([getattr(model, key, 0.0) for key in ("dof_dampingpoly", "jnt_stiffnesspoly")])), "damping that is not linear"),
+        (any(np.any(getattr(model, key, 0.0)) for key in ("dof_dampingpoly", "jnt_stiffnesspoly")), "damping that is not linear"),
         (bool(np.any(model.eq_active0)), "equality constraints"),
         (bool(model.opt.density or model.opt.viscosity), "a fluid (`density`, `viscosity`)"),
         (bool(model.nflex), "flexible bodies"),

@@ -84,7 +84,7 @@ def columns(text_or_path, rng):
         return mujoco.MjSpec.from_string(text_or_path) if "<" in str(text_or_path) else mujoco.MjSpec.from_file(str(text_or_path))
 
     plain = fresh().compile()
-    motions = [tuple(rng.normal(size=(3, plain.nv))) for _ in range(60)]
+    motions = [tuple(rng.normal(size=(3, plain.nv))) for _ in range(30)]
 
     def efforts(change):
         edited = fresh()
@@ -97,7 +97,7 @@ def columns(text_or_path, rng):
                 turn = about.reshape(3, 3)
                 full = turn @ np.diag(plain.body_inertia[body.id]) @ turn.T
                 body.fullinertia = [full[0, 0], full[1, 1], full[2, 2], full[0, 1], full[0, 2], full[1, 2]]
-                body.explicitinertial = True
+                body.inertia, body.explicitinertial = np.zeros(3), True
         change(edited)
         model = edited.compile()
         return np.concatenate([inverse(model, *motion) for motion in motions])
@@ -112,12 +112,16 @@ def columns(text_or_path, rng):
                 elif k < 4:
                     body.ipos = np.array(body.ipos) + 0.03 * np.eye(3)[k - 1]
                 else:
-                    body.fullinertia = np.array(body.fullinertia) + 2e-4 * np.eye(6)[k - 4]
+                    body.fullinertia = np.array(body.fullinertia) + 0.01 * plain.body_inertia[b].min() * np.eye(6)[k - 4]
             changes.append(change)
     for j in range(plain.njnt):
         def turn_rotor(edited, j=j):
             next(one for one in edited.joints if one.id == j).armature += 0.1
         changes.append(turn_rotor)
+    for name in [plain.tendon(t).name for t in range(plain.ntendon)]:
+        def turn_tendon(edited, name=name):
+            edited.tendon(name).armature += 0.1
+        changes.append(turn_tendon)
     before = efforts(lambda edited: None)
     return np.stack([efforts(change) - before for change in changes], axis=1)
 
