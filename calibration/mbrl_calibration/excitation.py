@@ -25,6 +25,8 @@ SCALES = (1.0, 0.8, 0.64, 0.5, 0.4, 0.3, 0.2, 0.13, 0.08, 0.05)
 SOFT_HZ = (0.0, 0.3, 0.8)
 """Stiffness of the feedback, tried in turn: what a joint with nothing but it would swing with."""
 DAMPING = 0.7
+MOST_LIMITED = 0.02
+"""Share of the ticks at which the safety filter may cut a command: what is played is to be what was designed."""
 SHARE = 0.9
 """Share of where the robot may be, and of its commands, that a design uses: the model is not the robot."""
 
@@ -157,9 +159,9 @@ def _largest(bench: _Bench, make: Callable[[float, float], Course], stiffness: t
         for soft in stiffness:
             course = make(scale, soft)
             played = bench.try_(course)
-            if played.stop is None and not played.replaced:
+            if played.stop is None and not played.replaced and played.limited <= MOST_LIMITED:
                 return course, played, scale, soft
-            why = played.stop.sentence if played.stop else "the safety filter puts the safe action in the place of commands"
+            why = played.stop.sentence if played.stop else "the safety filter changes the commands"
     raise UserError(f"robot '{bench.spec.name}' cannot be excited from its start: even with {SCALES[-1]:.0%} of its commands: {why} (a "
                     "tenth is kept clear). Start it further inside (`sim.start`), widen `range` or `limits`, or excite it for less time")
 
@@ -186,7 +188,7 @@ def design(spec: RobotSpec, mechanism: Mechanism | None, seconds: float, rng: np
     A multisine is made as large as the nominal model says that it may be; where it would run away, a soft feedback holds the driven
     joints. `fourier` seeks the Fourier series of least volume of the parameters' confidence ellipsoid (D-optimal; Swevers et al.,
     "Optimal robot excitation and identification", IEEE Transactions on Robotics and Automation 1997): of the joints' positions where
-    every joint is driven, played by inverse dynamics and soft feedback, else of the commands.
+    every joint is driven, played by inverse dynamics and soft feedback, or of the commands, whichever tells more.
 
     Args:
         spec: the robot.
@@ -220,22 +222,20 @@ def design(spec: RobotSpec, mechanism: Mechanism | None, seconds: float, rng: np
     where = _shrunk(whole, begin)
     bench = None if model is None else _Bench(spec, model, SafetyFilter(spec, base), where, begin)
     power = np.full(spec.action_dim, np.nan) if model is None else authority(spec, model, begin)
-    make: Callable[[float, float], Course]
     stiffness = SOFT_HZ if np.isfinite(power).any() else (0.0,)
     if kind == "multisine":
-        make = _multisine(spec, time, band, begin, power, rng)
+        tried = [(_multisine(spec, time, band, begin, power, rng), stiffness)]
+    elif mechanism is None:
+        raise UserError(f"robot '{spec.name}' has no equations that calibration knows; give `nominal`, or use a multisine")
     else:
-        if mechanism is None:
-            raise UserError(f"robot '{spec.name}' has no equations that calibration knows; give `nominal`, or use a multisine")
-        problem = fourier.Problem(spec, mechanism, time, begin, band, where, SHARE)
-        make = _fourier(problem, power, rng, rounds)
-        stiffness = SOFT_HZ[1:] if problem.joints else stiffness
-    if bench is None:
-        course, played, scale, soft = make(1.0, 0.0), None, 1.0, 0.0
-    else:
-        course, played, scale, soft = _largest(bench, make, stiffness)
-    figures = _figures(spec, mechanism, kind, course, played, whole, (scale, soft, band))
-    return Excitation(time, course, begin, played, figures)
+        problems = [fourier.Problem(way, spec, mechanism, time, begin, band, where, SHARE) for way in fourier.ways(spec, mechanism)]
+        tried = [(_fourier(problem, power, rng, rounds), SOFT_HZ[1:] if problem.joints else stiffness) for problem in problems]
+    made = []
+    for make, choices in tried:
+        course, played, scale, soft = (make(1.0, 0.0), None, 1.0, 0.0) if bench is None else _largest(bench, make, choices)
+        figures = _figures(spec, mechanism, kind, course, played, whole, (scale, soft, band))
+        made.append(Excitation(time, course, begin, played, figures))
+    return max(made, key=lambda one: one.figures.information.log_det if one.figures.information else 0.0)
 
 
 def _multisine(spec: RobotSpec, time: np.ndarray, band: tuple[float, float], start: np.ndarray, power: np.ndarray,

@@ -20,14 +20,30 @@ from mbrl_calibration.playing import Region
 from mbrl_control.robot import RobotSpec, wrap_angle
 
 Array = NDArray[np.float64]
-HARMONICS = 5
-"""As Swevers et al. use."""
+HARMONICS = 6
 PERIOD_S = 10.0
 """Longer designs repeat one of at most this length."""
 ROUNDS, CANDIDATES, ELITES = 20, 40, 8
-GRID_S = 0.02
+TRIALS = 8
+MOST_PLAYED = 2
+KEEP = 0.1
 EASE = 0.15
 """Share of a period in which a reference leaves and reaches rest."""
+
+
+def inputs(spec: RobotSpec, m: Mechanism) -> Array:
+    """[n, A] efforts per unit of command."""
+    u = ca.SX.sym("u", spec.action_dim)
+    slope: Any = ca.Function("slope", [u], [ca.jacobian(m.applied(u, m.named(m.start)), u)])
+    return np.array(slope(spec.action_zero))
+
+
+def ways(spec: RobotSpec, m: Mechanism) -> tuple[bool, ...]:
+    """What is worth a search: positions of the joints (True) where each has a drive, commands (False) where there are few enough joints to
+    play every candidate. Weak drives reach more by swinging up, as commands find; strong ones go wherever they are sent."""
+    b = inputs(spec, m)
+    driven = b.shape[0] == b.shape[1] and np.linalg.matrix_rank(b) == len(b) and all(axis.kind == "effort" for axis in spec.axes)
+    return tuple(way for way, able in ((True, driven), (False, not driven or m.count <= MOST_PLAYED)) if able)
 
 
 @dataclass(frozen=True)
@@ -35,6 +51,7 @@ class Problem:
     """What is sought: coefficients [D, 2 K] of D joints' positions, or of D commands.
 
     Attributes:
+        joints: it is the positions, which takes a drive for every joint; see `ways`.
         spec: the robot.
         m: its equations.
         time: [T] s of the whole design.
@@ -44,6 +61,7 @@ class Problem:
         share: of the commands' limits that may be used.
     """
 
+    joints: bool
     spec: RobotSpec
     m: Mechanism
     time: Array
@@ -55,16 +73,7 @@ class Problem:
     @cached_property
     def inputs(self) -> Array:
         """[n, A] efforts per unit of command."""
-        u = ca.SX.sym("u", self.spec.action_dim)
-        slope: Any = ca.Function("slope", [u], [ca.jacobian(self.m.applied(u, self.m.named(self.m.start)), u)])
-        return np.array(slope(self.spec.action_zero))
-
-    @cached_property
-    def joints(self) -> bool:
-        """Whether every joint has a drive of its own, so that the joints' motions can be chosen."""
-        b = self.inputs
-        return bool(b.shape[0] == b.shape[1] and np.linalg.matrix_rank(b) == len(b)
-                    and all(axis.kind == "effort" for axis in self.spec.axes))
+        return inputs(self.spec, self.m)
 
     @cached_property
     def gauge(self) -> Gauge:
@@ -94,6 +103,11 @@ class Problem:
     def period(self) -> int:
         """Ticks of one period."""
         return len(self.time) // max(1, math.ceil(len(self.time) * self.spec.tick_s / PERIOD_S - 1e-9))
+
+    @property
+    def grid(self) -> Array:
+        """Times at which limits are looked at, s: ten in a period of the highest frequency."""
+        return self.spec.tick_s * np.arange(0, self.period, max(1, round(self.spec.rate_hz / (10 * self.frequencies[-1]))))
 
     @cached_property
     def frequencies(self) -> Array:
@@ -161,17 +175,29 @@ class Problem:
         return float(max(parts)) - 1 if np.isfinite(parts).all() else math.inf
 
 
+def _beyond(problem: Problem, coefficients: Array) -> float:
+    """By how much a series goes beyond what is allowed, as far as that can be told without playing it."""
+    time = problem.grid
+    if problem.joints:
+        q, v, a = problem.motion(coefficients, time)
+        return problem.excess(problem.state(q, v), problem.inverse(q, v, a), float(time[1] - time[0]))
+    return problem.excess(problem.start[None], problem.commands(coefficients, time), float(time[1] - time[0]))
+
+
+def allowed(problem: Problem, coefficients: Array) -> Array:
+    """A series [D, 2 K] made smaller until it is allowed."""
+    for _ in range(TRIALS):
+        beyond = _beyond(problem, coefficients)
+        if beyond <= 0:
+            break
+        coefficients = coefficients * 0.98 / (1 + beyond)
+    return coefficients
+
+
 def _joint_scores(problem: Problem, tried: Array) -> Array:
     """[N] of candidates [N, n, 2 K]: information less a price on what is not allowed."""
-    step = max(1, round(GRID_S * problem.spec.rate_hz))
-    time = problem.spec.tick_s * np.arange(0, problem.period, step)
-    out = np.empty(len(tried))
-    for i, coefficients in enumerate(tried):
-        q, v, a = problem.motion(coefficients, time)
-        beyond = problem.excess(problem.state(q, v), problem.inverse(q, v, a), step * problem.spec.tick_s)
-        every = max(1, len(q) // 100)
-        out[i] = _score(problem, q[::every], v[::every], a[::every], beyond)
-    return out
+    time = problem.grid[:: max(1, len(problem.grid) // 100)]
+    return np.array([_score(problem, *problem.motion(c, time), _beyond(problem, c)) for c in tried])
 
 
 def _command_scores(problem: Problem, tried: Array, gain: Array) -> Array:
@@ -211,16 +237,18 @@ def _score(problem: Problem, q: Array, v: Array, a: Array, beyond: float) -> flo
 
 
 def spread(problem: Problem) -> Array:
-    """[D, 1] standard deviation of the first candidates' coefficients: peaks come to about what is allowed."""
-    spec = problem.spec
+    """[D, 2 K] standard deviation of the first candidates' coefficients: each wave as large as it may be alone, shared among all."""
+    spec, (count, columns) = problem.spec, problem.size
     if not problem.joints:
         room = np.minimum(spec.action_high - spec.action_zero, spec.action_zero - spec.action_low)
-    else:
-        at = problem.m.positions
-        low, high = problem.where.low[at], problem.where.high[at]
-        here = np.where(spec.wraps[at], 0.0, problem.start[at])
-        room = np.where(np.isfinite(low), np.minimum(high - here, here - low), np.pi / 2)
-    return np.asarray((room / (1.5 * math.sqrt(len(problem.frequencies))))[:, None])
+        return np.repeat(room[:, None], columns, axis=1) / math.sqrt(columns)
+    out = np.empty((count, columns))
+    for d in range(count):
+        for k in range(columns):
+            alone = np.zeros((count, columns))
+            alone[d, k] = np.pi
+            out[d, k] = allowed(problem, alone)[d, k]
+    return out / math.sqrt(columns)
 
 
 def search(problem: Problem, gain: Array, rng: np.random.Generator, rounds: int = ROUNDS) -> Array:
@@ -232,15 +260,16 @@ def search(problem: Problem, gain: Array, rng: np.random.Generator, rounds: int 
         rng: of the candidates.
         rounds: of sampling and refitting; each tries `CANDIDATES`.
     """
-    mean, deviation = np.zeros(problem.size), np.broadcast_to(spread(problem), problem.size).copy()
+    mean, deviation = np.zeros(problem.size), spread(problem)
     best, best_score = mean, -math.inf
     for _ in range(rounds):
         tried = mean + deviation * rng.standard_normal((CANDIDATES, *problem.size))
         tried[0] = best
+        tried = np.array([allowed(problem, one) for one in tried])
         scores = _joint_scores(problem, tried) if problem.joints else _command_scores(problem, tried, gain)
         order = np.argsort(-scores)
         elite = tried[order[:ELITES]]
         if scores[order[0]] > best_score:
             best, best_score = tried[order[0]], float(scores[order[0]])
-        mean, deviation = elite.mean(axis=0), 0.3 * deviation + 0.7 * elite.std(axis=0)
+        mean, deviation = elite.mean(axis=0), KEEP * deviation + (1 - KEEP) * elite.std(axis=0)
     return best

@@ -64,10 +64,10 @@ class Gauge:
         able = np.abs(np.array(slope(spec.action_zero))) @ np.maximum(np.abs(spec.action_low), np.abs(spec.action_high))
         self.strength = np.where(able > 0, able, able[able > 0].mean() if (able > 0).any() else 1.0)
 
-    def rows(self, q: Array, v: Array, a: Array) -> Array:
-        """[T n, P'] along positions, rates and accelerations [T, n]."""
-        u = np.tile(self._idle[:, None], len(q))
-        y = np.array(self._table.map(len(q))(q.T, v.T, a.T, u)[0]).reshape(self._m.count, len(q), len(self._m.parameters))
+    def rows(self, q: Array, v: Array, a: Array, u: Array | None = None) -> Array:
+        """[T n, P'] along positions, rates and accelerations [T, n] under commands [T, A] (by default `zero`)."""
+        given = np.tile(self._idle, (len(q), 1)) if u is None else u
+        y = np.array(self._table.map(len(q))(q.T, v.T, a.T, given.T)[0]).reshape(self._m.count, len(q), len(self._m.parameters))
         y = y / (0.01 * self.strength)[:, None, None]
         return np.asarray(y[:, :, self._free].reshape(-1, len(self._free)))
 
@@ -88,7 +88,7 @@ def information(spec: RobotSpec, m: Mechanism, played: Played) -> Information:
     moving = mechanism.forward(m, spec.action_dim).map(len(x))
     a = np.array(moving(x.T, u.T, np.tile(m.start[:, None], len(x)))).T[:, m.count:]
     gauge = Gauge(spec, m)
-    return of_rows(gauge.rows(x[:, :m.count], x[:, m.count:], a), gauge.names)
+    return of_rows(gauge.rows(x[:, :m.count], x[:, m.count:], a, u), gauge.names)
 
 
 def of_rows(rows: Array, names: Sequence[str]) -> Information:

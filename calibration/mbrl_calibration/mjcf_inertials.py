@@ -55,7 +55,7 @@ def changed(path: Path, tree: Tree) -> Any:
         tree: of `mbrl_calibration.kinematics.read`, with bodies that can be built.
     """
     model = mjcf.read(path)  # tried in a process of its own where it comes from elsewhere
-    edited = mujoco.MjSpec.from_file(str(path))
+    edited = mjcf.edited(path)
     edited.compiler.inertiafromgeom = mujoco.mjtInertiaFromGeom.mjINERTIAFROMGEOM_AUTO
     edited.meshdir, edited.texturedir = (str((path.parent / folder).resolve()) for folder in (edited.meshdir, edited.texturedir))
     edited.compile()  # gives bodies and joints the numbers that they have in the model

@@ -17,6 +17,7 @@ from mbrl_control.robot import RobotSpec
 from mbrl_control.schema import SimSpec, StateSignal
 
 CAPS = guarded.Caps(wall_s=10.0, memory_bytes=2 << 30)
+URDF = ".urdf"
 MEMORY_MB = int(SimSpec.model_fields["memory_mb"].default)
 UNITS = {
     (mujoco.mjtJoint.mjJNT_HINGE, "position"): "rad",
@@ -65,7 +66,7 @@ def locate(mjcf: str, base: Path | None = None) -> Path:
 
 
 def read(path: Path, memory_mb: int = MEMORY_MB) -> Any:
-    """Compile an MJCF file to an `mjModel`. One that does not ship with `mbrl_sim` is tried in a child process before.
+    """Compile an MJCF (or URDF, see `edited`) to an `mjModel`. One that does not ship with `mbrl_sim` is tried in a child process before.
 
     Args:
         path: of the file.
@@ -87,9 +88,24 @@ def read(path: Path, memory_mb: int = MEMORY_MB) -> Any:
                             "smaller textures, height fields and meshes or a smaller <size memory>, or, if you trust where it comes from, "
                             "raise sim.memory_mb (at most 1024)")
     try:
-        return mujoco.MjModel.from_xml_path(str(path))
+        return edited(path).compile() if path.suffix.lower() == URDF else mujoco.MjModel.from_xml_path(str(path))
     except ValueError as error:
         raise UserError(f"{path}: MuJoCo cannot load this MJCF: {' '.join(str(error).split())}") from error
+
+
+def edited(path: Path) -> Any:
+    """An MJCF or URDF as an `mujoco.MjSpec`. A URDF knows no actuators: each of its joints gets a motor of the joint's name.
+
+    Args:
+        path: of a file that `read` has found good.
+    """
+    made = mujoco.MjSpec.from_file(str(path))
+    if path.suffix.lower() == URDF:
+        for joint in made.joints:
+            low, high = joint.actfrcrange
+            limits = {"ctrllimited": mujoco.mjtLimited.mjLIMITED_TRUE, "ctrlrange": [low, high]} if low < high else {}
+            made.add_actuator(name=joint.name, trntype=mujoco.mjtTrn.mjTRN_JOINT, target=joint.name, **limits)
+    return made
 
 
 @functools.lru_cache(maxsize=32)  # a plant and a known model of one run read the same file

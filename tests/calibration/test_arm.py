@@ -326,6 +326,24 @@ def test_drives_push_at_joints_and_fixed_tendons():
         kinematics.inputs(servo, np.array([0]))
 
 
+def test_a_urdf_is_a_robot_with_a_motor_at_each_joint(tmp_path):
+    (tmp_path / "two.urdf").write_text(URDF)
+    signals = [{"name": f"{j}_{f}", "joint": j, "field": f, "unit": u} for f, u in (("position", "rad"), ("velocity", "rad/s"))
+               for j in ("elbow", "shoulder")]
+    spec = robot.RobotSpec.model_validate({
+        "name": "two", "state": signals, "cost": {"kind": "quadratic"}, "nominal": {"system": "arm"},
+        "command": [{"name": "torque", "joint": "elbow", "unit": "N*m", "limits": [-10, 10]}],
+        "sim": {"mjcf": "two.urdf", "actuators": ["elbow"]}})
+    one = arm.read(spec, tmp_path)
+    np.testing.assert_array_equal(one.inputs, [[0], [1]])
+    np.testing.assert_array_equal(one.positions, [1, 0])
+    np.testing.assert_allclose([one.tree.damping[0], one.tree.dry[0]], [0.05, 0.2])
+    assert one.tree.inertial[1, 9] == pytest.approx(0.9)  # lower arm and the tool mounted on it
+    too_strong = spec.model_copy(update={"command": [spec.command[0].model_copy(update={"limits": (-11.0, 11.0)})]})
+    with pytest.raises(UserError, match=r"ctrlrange is \[-10, 10\]"):
+        arm.read(too_strong, tmp_path)
+
+
 def test_wrong_keys_are_told():
     with pytest.raises(UserError, match=r"no parameter 'link2.mass'; nearest: 'link2.m'"):
         arm.read(spec_of(parameters={"link2.mass": 1.0}))

@@ -85,7 +85,6 @@ def test_a_robot_without_mjcf_is_simulated_by_its_equations(tmp_path):
 
 
 @pytest.mark.parametrize(("arguments", "said"), [
-    (["rc_car"], r"cannot be simulated, so that nothing can be tried before: give it 'sim"),
     (["pendulum", "--kind", "sweep"], r"--kind 'sweep' is not known; nearest"),
     (["pendulum", "--band", "3"], r"write two frequencies in Hz"),
     (["pendulum", "--band", "3,1"], r"must be above 0 and below the second"),
@@ -97,6 +96,14 @@ def test_wrong_orders_are_told_and_leave_nothing(tmp_path, arguments, said):
     with pytest.raises(UserError, match=said):
         run(*arguments, "--seconds", 2, "-o", tmp_path / "run")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_robot_that_nothing_is_known_of_is_not_moved(tmp_path):
+    text = robot.shipped()["rc_car"].read_text().replace("nominal: {system: car}", "")
+    (tmp_path / "car.yaml").write_text(text)
+    with pytest.raises(UserError, match=r"'rc_car' cannot be simulated, so that nothing can be tried before: give it 'sim"):
+        run(tmp_path / "car.yaml", "-o", tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 def test_recordings_are_never_overwritten(tmp_path):
