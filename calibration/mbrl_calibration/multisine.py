@@ -68,6 +68,7 @@ def multisine(time: np.ndarray, frequencies: np.ndarray, rng: np.random.Generato
         frequencies: [K] Hz.
         rng: of the phases.
     """
-    waves = [np.cos(2 * np.pi * np.outer(time, frequencies) + phase).sum(axis=1) for phase in phases(len(frequencies), rng)]
+    later = rng.uniform(0, time[-1] - time[0])  # turns the whole wave around, so that designs differ where Schroeder's phases are best
+    waves = [np.cos(2 * np.pi * np.outer(time + later, frequencies) + phase).sum(axis=1) for phase in phases(len(frequencies), rng)]
     best = min(waves, key=crest_factor)
     return np.asarray(best / np.abs(best).max())
