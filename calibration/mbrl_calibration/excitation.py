@@ -222,7 +222,7 @@ def design(spec: RobotSpec, mechanism: Mechanism | None, seconds: float, rng: np
     where = _shrunk(whole, begin)
     bench = None if model is None else _Bench(spec, model, SafetyFilter(spec, base), where, begin)
     power = np.full(spec.action_dim, np.nan) if model is None else authority(spec, model, begin)
-    stiffness = SOFT_HZ if np.isfinite(power).any() else (0.0,)
+    stiffness = _stiffness(spec, power, whole)
     if kind == "multisine":
         tried = [(_multisine(spec, time, band, begin, power, rng), stiffness)]
     elif mechanism is None:
@@ -236,6 +236,15 @@ def design(spec: RobotSpec, mechanism: Mechanism | None, seconds: float, rng: np
         figures = _figures(spec, mechanism, kind, course, played, whole, (scale, soft, band))
         made.append(Excitation(time, course, begin, played, figures))
     return max(made, key=lambda one: one.figures.information.log_det if one.figures.information else 0.0)
+
+
+def _stiffness(spec: RobotSpec, power: np.ndarray, where: Region) -> tuple[float, ...]:
+    """What feedback to try: none last where a driven joint has ends, since without it any error of the model would carry it there."""
+    if not np.isfinite(power).any():
+        return (0.0,)
+    place = {rate: position for position, rate in spec.rate_pairs}
+    ends = [np.isfinite(where.low[place[axis.rate]]) for axis in spec.axes if axis.kind == "effort" and axis.rate in place]
+    return (*SOFT_HZ[1:], 0.0) if any(ends) else SOFT_HZ
 
 
 def _multisine(spec: RobotSpec, time: np.ndarray, band: tuple[float, float], start: np.ndarray, power: np.ndarray,

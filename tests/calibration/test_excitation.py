@@ -104,15 +104,16 @@ def test_a_multisine_keeps_all_limits_with_the_real_filter(name):
 
 def test_a_cart_is_held_on_its_rail_where_commands_alone_run_off():
     spec = robot.load("cartpole")
-    plant = MujocoPlant(spec)
-    found = designed(spec, 20.0, plant=plant)
-    assert found.course.closed
-    open_loop = playing.Course(found.course.command, found.course.reference, 0 * found.course.gain)
-    plant.place(found.start)
-    alone = playing.play(spec, plant, open_loop, SafetyFilter(spec), playing.region(spec))
-    assert alone.stop is not None
-    assert alone.stop.signal == "x"
-    assert found.predicted.stop is None
+    plant, stops = MujocoPlant(spec), []
+    for seed in range(4):
+        found = designed(spec, 20.0, seed=seed, plant=plant)
+        assert found.course.closed
+        assert found.predicted.stop is None
+        open_loop = playing.Course(found.course.command, found.course.reference, 0 * found.course.gain)
+        plant.place(found.start)
+        alone = playing.play(spec, plant, open_loop, SafetyFilter(spec), playing.region(spec))
+        stops.append(alone.stop and alone.stop.signal)
+    assert stops.count("x") >= 2
 
 
 def test_rates_of_commands_are_kept():
