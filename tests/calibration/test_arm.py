@@ -301,6 +301,24 @@ def test_an_mjcf_is_saved_from_found_parameters(tmp_path):
     np.testing.assert_allclose(model.body_mass[1:], shipped("arm7").body_mass[1:], rtol=1e-5)
 
 
+def test_a_twin_is_simulated_as_the_equations_found_it(tmp_path):
+    """With a gear that was changed before, and masses that were too: the new section changes the gear alone."""
+    from mbrl_sim.plant import MujocoPlant
+
+    data = spec_of("acrobot").model_dump(exclude_unset=True)
+    spec = robot.RobotSpec.model_validate({**data, "sim": {**data["sim"], "changes": {"gear:elbow": 0.5, "mass:link1": 1.2}}})
+    one, m = arm.read(spec), arm.build(spec)
+    frictionless = {f"{joint}.dry": 0.0 for joint in ("shoulder", "elbow")}
+    values = {**dict(zip(m.names, 1.05 * m.start, strict=True)), **frictionless}
+    sim = arm.twin(spec, one, values, tmp_path / "found.xml")
+    plant = MujocoPlant(spec.model_copy(update={"sim": sim}), tmp_path, 1e-3)
+    state, u = np.array([0.3, -0.5, 0.7, 1.0]), np.array([2.0])
+    plant.place(state)
+    p = np.array([values[name] for name in m.names])
+    rate = np.array(mechanism.forward(m, 1)(state, u, p)).ravel()
+    np.testing.assert_allclose((plant.step(u, 0.001) - state) / 0.001, rate + 0.0005 * np.array([rate[2], rate[3], 0, 0]), rtol=0.05)
+
+
 @pytest.mark.parametrize(("old", "new", "said"), [
     ('<joint name="swing" axis="0 1 0"/>', '<joint name="swing" type="ball"/>', "free or ball"),
     ('<joint name="swing"', '<joint stiffness="2" name="swing"', "springs"),

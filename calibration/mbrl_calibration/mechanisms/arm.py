@@ -17,6 +17,7 @@ from mbrl_calibration.mechanism import Mechanism, Parameter, Symbols, dry
 from mbrl_control.errors import UserError, nearest
 from mbrl_control.models import mjcf, mjcf_changes
 from mbrl_control.robot import RobotSpec
+from mbrl_control.schema import SimSpec
 
 POSTURES = 6
 """Positions at which the mass matrix must be positive definite."""
@@ -29,7 +30,7 @@ class Arm:
 
     Attributes:
         path: of the MJCF.
-        tree: links and joints; its values are those of the MJCF with `sim.changes` and `nominal.parameters`.
+        tree: links and joints; its values are those of the MJCF with all that `sim` changes in it, and `nominal.parameters`.
         base: its base parameters.
         inputs: [n, A] effort at each joint per unit of each command.
         positions, rates: [n] indices of the joints' positions and rates in the robot's state.
@@ -75,7 +76,7 @@ def read(spec: RobotSpec, base: Path | None = None) -> Arm:
     """
     sim = mjcf.sim_of(spec)
     path = mjcf.locate(sim.mjcf, base)
-    model = mjcf_changes.apply(mjcf.read(path, mjcf.memory_of(spec)), sim.changes)
+    model = mjcf_changes.apply(mjcf.read(path, mjcf.memory_of(spec)), sim)
     tree = kinematics.read(model, str(path))
     signals = mjcf.whole_state(model, spec, path)
     place = {int(at): i for i, at in reversed(list(enumerate(signals.address)))}
@@ -86,6 +87,25 @@ def read(spec: RobotSpec, base: Path | None = None) -> Arm:
     found = base_parameters.find(tree, np.random.default_rng(0))
     return Arm(path, tree, found, kinematics.inputs(model, signals.actuator, str(path)),
                np.array([place[j] for j in range(model.njnt)]), np.array([place[model.nq + j] for j in range(model.njnt)]))
+
+
+def twin(spec: RobotSpec, one: Arm, values: Mapping[str, float], out: Path, information: np.ndarray | None = None) -> SimSpec:
+    """Write the robot's MJCF with identified parameters, and tell the `sim` section that goes with it: only gears are still changed there.
+
+    Args:
+        spec: the robot.
+        one: its arm.
+        values: of all parameters of the mechanism, by name.
+        out: the new MJCF, in the folder where the robot's YAML will lie.
+        information: see `Arm.physical`.
+
+    Raises:
+        UserError: nothing that can be built has these parameters, or the file exists.
+    """
+    one.save(values, out, information)
+    sim = mjcf.sim_of(spec)
+    gears = {what: factor for what, factor in sim.changes.items() if what.startswith("gear:")}
+    return sim.model_copy(update={"mjcf": out.name, "changes": gears, "values": {}})
 
 
 def changed(tree: Tree, parameters: Mapping[str, float]) -> Tree:
