@@ -1,4 +1,4 @@
-"""Fourier series for joints or commands that tell most about a mechanism's parameters, found by the cross-entropy method."""
+"""Fourier series for joints or commands that tell most about a mechanism's parameters."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from typing import Any
 
 import casadi as ca
 import numpy as np
-from numpy.typing import NDArray
 
 from mbrl_calibration import mechanism
 from mbrl_calibration.information import Gauge, log_det
@@ -19,13 +18,16 @@ from mbrl_calibration.nominal_plant import substeps
 from mbrl_calibration.playing import Region
 from mbrl_control.robot import RobotSpec, wrap_angle
 
-Array = NDArray[np.float64]
+Array = np.ndarray
 HARMONICS = 6
 PERIOD_S = 10.0
 """Longer designs repeat one of at most this length."""
 ROUNDS, CANDIDATES, ELITES = 20, 40, 8
 TRIALS = 8
-MOST_PLAYED = 2
+POLISHING = 60
+RIDGE = 1e-9
+MOST_PLAYED = 200
+"""Joints times ticks per second, up to which commands are sought for robots whose joints could be sent anywhere."""
 KEEP = 0.1
 EASE = 0.15
 """Share of a period in which a reference leaves and reaches rest."""
@@ -39,11 +41,11 @@ def inputs(spec: RobotSpec, m: Mechanism) -> Array:
 
 
 def ways(spec: RobotSpec, m: Mechanism) -> tuple[bool, ...]:
-    """What is worth a search: positions of the joints (True) where each has a drive, commands (False) where there are few enough joints to
-    play every candidate. Weak drives reach more by swinging up, as commands find; strong ones go wherever they are sent."""
+    """What is worth a search: positions of the joints (True) where each has a drive, commands (False) where it has not, or where every
+    candidate is played fast. Weak drives reach more by swinging up, as commands find; strong ones go wherever they are sent."""
     b = inputs(spec, m)
     driven = b.shape[0] == b.shape[1] and np.linalg.matrix_rank(b) == len(b) and all(axis.kind == "effort" for axis in spec.axes)
-    return tuple(way for way, able in ((True, driven), (False, not driven or m.count <= MOST_PLAYED)) if able)
+    return tuple(way for way, able in ((True, driven), (False, not driven or m.count * spec.rate_hz <= MOST_PLAYED)) if able)
 
 
 @dataclass(frozen=True)
@@ -90,10 +92,6 @@ class Problem:
         """CasADi function (x, u, p) to the rate of x."""
         return mechanism.forward(self.m, self.spec.action_dim)
 
-    @cached_property
-    def _effort(self) -> Any:
-        return mechanism.effort_function(self.m)
-
     @property
     def size(self) -> tuple[int, int]:
         """D and 2 K."""
@@ -109,6 +107,11 @@ class Problem:
         """Times at which limits are looked at, s: ten in a period of the highest frequency."""
         return self.spec.tick_s * np.arange(0, self.period, max(1, round(self.spec.rate_hz / (10 * self.frequencies[-1]))))
 
+    @property
+    def looked_at(self) -> Array:
+        """Some of these, at which the information is."""
+        return self.grid[:: max(1, len(self.grid) // 100)]
+
     @cached_property
     def frequencies(self) -> Array:
         """[K] Hz: multiples of the period's, evenly spread on a logarithmic scale over the band."""
@@ -122,24 +125,33 @@ class Problem:
         sine, cosine = np.sin(w * time), np.cos(w * time)
         return np.array([np.vstack((sine, cosine)), np.vstack((w * cosine, -w * sine)), np.vstack((-w**2 * sine, -w**2 * cosine))])
 
-    def motion(self, coefficients: Array, time: Array) -> tuple[Array, Array, Array]:
-        """[T, n] positions, rates and accelerations of a reference that begins and ends at rest at the start."""
+    def eased(self, time: Array) -> Array:
+        """[3, 2 K, T] of `waves`, made to begin and end at rest."""
         length = self.period * self.spec.tick_s
         edge = EASE * length
         x = np.clip(np.minimum(time, length - time) / edge, 0.0, 1.0)
         side = np.where(time < length / 2, 1.0, -1.0) / edge
         ease = x**3 * (10 - 15 * x + 6 * x**2)
         slope, bend = side * 30 * x**2 * (1 - x) ** 2, side**2 * 60 * x * (1 - x) * (1 - 2 * x)
-        s, ds, dds = (coefficients @ wave for wave in self.waves(time))
-        q = self.start[self.m.positions] + (ease * s).T
-        return q, (slope * s + ease * ds).T, (bend * s + 2 * slope * ds + ease * dds).T
+        s, ds, dds = self.waves(time)
+        return np.array([ease * s, slope * s + ease * ds, bend * s + 2 * slope * ds + ease * dds])
+
+    def motion(self, coefficients: Array, time: Array) -> tuple[Array, Array, Array]:
+        """[T, n] positions, rates and accelerations of a reference that begins and ends at rest at the start."""
+        q, v, a = (coefficients @ wave for wave in self.eased(time))
+        return self.start[self.m.positions] + q.T, v.T, a.T
+
+    @cached_property
+    def inverse_function(self) -> Any:
+        """CasADi function (q, v, a) to the commands [A] that bring the motion about."""
+        q, v, a = (ca.SX.sym(name, self.m.count) for name in "qva")
+        known = self.m.named(self.m.start)
+        need = ca.SX(self.m.effort(q, v, a, known)) - self.m.applied(ca.DM(self.spec.action_zero), known)
+        return ca.Function("inverse", [q, v, a], [ca.DM(self.spec.action_zero) + ca.mtimes(ca.DM(np.linalg.inv(self.inputs)), need)])
 
     def inverse(self, q: Array, v: Array, a: Array) -> Array:
         """[T, A] commands that bring a motion [T, n] about."""
-        efforts = self._effort.map(len(q))(q.T, v.T, a.T, np.tile(self.m.start[:, None], len(q)))
-        idle: Any = ca.Function("idle", [], [self.m.applied(ca.DM(self.spec.action_zero), self.m.named(ca.DM(self.m.start)))])
-        still = np.array(idle()["o0"]).reshape(-1, 1)
-        return np.asarray(self.spec.action_zero + np.linalg.solve(self.inputs, np.array(efforts) - still).T)
+        return np.array(self.inverse_function.map(len(q))(q.T, v.T, a.T)).T
 
     def state(self, q: Array, v: Array) -> Array:
         """[T, S] of positions and rates [T, n]."""
@@ -150,7 +162,7 @@ class Problem:
     def commands(self, coefficients: Array, time: Array) -> Array:
         """[T, A] commands of a series, from and to `zero`."""
         edge = window(np.append(time, self.period * self.spec.tick_s))[:-1]
-        return self.spec.action_zero + edge[:, None] * (coefficients @ self.waves(time)[0]).T
+        return np.asarray(self.spec.action_zero + edge[:, None] * (coefficients @ self.waves(time)[0]).T)
 
     def course(self, coefficients: Array) -> tuple[Array, Array]:
         """[T, A] commands and [T, S] reference of the whole design: periods one after the other."""
@@ -196,8 +208,54 @@ def allowed(problem: Problem, coefficients: Array) -> Array:
 
 def _joint_scores(problem: Problem, tried: Array) -> Array:
     """[N] of candidates [N, n, 2 K]: information less a price on what is not allowed."""
-    time = problem.grid[:: max(1, len(problem.grid) // 100)]
-    return np.array([_score(problem, *problem.motion(c, time), _beyond(problem, c)) for c in tried])
+    return np.array([_score(problem, *problem.motion(c, problem.looked_at), _beyond(problem, c)) for c in tried])
+
+
+def polished(problem: Problem, coefficients: Array) -> Array:
+    """A local maximum of the information over series [n, 2 K] of the joints' positions, by IPOPT with the limits as its constraints.
+
+    Args:
+        problem: of the joints' positions.
+        coefficients: where the search begins.
+    """
+    size, (count, columns), gauge = spread(problem), problem.size, problem.gauge
+    c: Any = ca.MX.sym("c", count, columns)
+
+    def along(time: Array) -> list[Any]:
+        q, v, a = (ca.mtimes(c * size, ca.DM(wave)) for wave in problem.eased(time))
+        return [q + ca.repmat(ca.DM(problem.start[problem.m.positions]), 1, len(time)), v, a]
+
+    idle = np.tile(problem.spec.action_zero[:, None], len(problem.looked_at))
+    table = gauge.table.map(len(problem.looked_at))(*along(problem.looked_at), idle)
+    rows: Any = ca.vertcat(*ca.horzsplit(table, len(gauge.names)))
+    begun = gauge.rows(*problem.motion(coefficients, problem.looked_at))
+    even = ca.DM(np.diag(1 / np.maximum(np.linalg.norm(begun, axis=0), 1e-9)))
+    rows = ca.mtimes(rows, even)
+    held, low, high = _held(problem, along(problem.grid))
+    whole = ca.SX.sym("m", len(gauge.names), len(gauge.names))
+    log_det_of = ca.Function("log_det", [whole], [2 * ca.sum1(ca.log(ca.diag(ca.chol(whole))))])
+    cost = -log_det_of(ca.mtimes(rows.T, rows) + RIDGE * ca.DM.eye(len(gauge.names)))
+    solver = ca.nlpsol("best", "ipopt", {"x": ca.vec(c), "f": cost, "g": held}, {
+        "print_time": False, "ipopt.print_level": 0, "ipopt.sb": "yes", "ipopt.hessian_approximation": "limited-memory",
+        "ipopt.max_iter": POLISHING, "ipopt.tol": 1e-3})
+    found = np.array(solver(x0=(coefficients / size).ravel(order="F"), lbg=low, ubg=high)["x"]).reshape(count, columns, order="F") * size
+    return allowed(problem, found) if np.isfinite(found).all() else coefficients
+
+
+def _held(problem: Problem, motion: list[Any]) -> tuple[Any, Array, Array]:
+    """Expressions of a motion on the grid that have limits, and these."""
+    spec, at = problem.spec, problem.m.positions
+    u = problem.inverse_function.map(motion[0].shape[1])(*motion)
+    middle, half = (spec.action_low + spec.action_high) / 2, problem.share * (spec.action_high - spec.action_low) / 2
+    turned = problem.start[at] - np.where(spec.wraps[at], wrap_angle(problem.start[at]), problem.start[at])
+    parts = [(u, middle - half, middle + half), (motion[0], problem.where.low[at] + turned, problem.where.high[at] + turned),
+             (motion[1], problem.where.low[problem.m.rates], problem.where.high[problem.m.rates])]
+    if np.isfinite(spec.action_max_rate).any():
+        most = problem.share * spec.action_max_rate * float(problem.grid[1] - problem.grid[0])
+        parts.append((u[:, 1:] - u[:, :-1], -most, most))
+    rows = [(part[i, :].T, low[i], high[i]) for part, low, high in parts for i in range(part.shape[0]) if np.isfinite(high[i])]
+    lows, highs = (np.concatenate([np.full(row[0].shape[0], row[k]) for row in rows]) for k in (1, 2))
+    return ca.vertcat(*[row[0] for row in rows]), lows, highs
 
 
 def _command_scores(problem: Problem, tried: Array, gain: Array) -> Array:
@@ -233,7 +291,7 @@ def _command_scores(problem: Problem, tried: Array, gain: Array) -> Array:
 def _score(problem: Problem, q: Array, v: Array, a: Array, beyond: float) -> float:
     rows = problem.gauge.rows(q, v, a)
     # Twice as large a motion tells at most 2 P log 2 more; what is not allowed must cost more than it can gain.
-    return log_det(rows) - 10 * rows.shape[1] * max(0.0, beyond)
+    return log_det(rows) - 10.0 * len(problem.gauge.names) * max(0.0, beyond)
 
 
 def spread(problem: Problem) -> Array:
@@ -252,17 +310,20 @@ def spread(problem: Problem) -> Array:
 
 
 def search(problem: Problem, gain: Array, rng: np.random.Generator, rounds: int = ROUNDS) -> Array:
-    """[D, 2 K] coefficients of the greatest information found (cross-entropy method: Rubinstein and Kroese 2004).
+    """[D, 2 K] coefficients of the greatest information found.
+
+    Of commands by the cross-entropy method (Rubinstein and Kroese 2004), because every candidate must be played; of positions by IPOPT
+    from the best of some random ones.
 
     Args:
         problem: see there.
         gain: [A, S] feedback towards the start while commands are tried.
         rng: of the candidates.
-        rounds: of sampling and refitting; each tries `CANDIDATES`.
+        rounds: of sampling and refitting commands; each tries `CANDIDATES`.
     """
     mean, deviation = np.zeros(problem.size), spread(problem)
     best, best_score = mean, -math.inf
-    for _ in range(rounds):
+    for _ in range(1 if problem.joints else rounds):
         tried = mean + deviation * rng.standard_normal((CANDIDATES, *problem.size))
         tried[0] = best
         tried = np.array([allowed(problem, one) for one in tried])
@@ -272,4 +333,4 @@ def search(problem: Problem, gain: Array, rng: np.random.Generator, rounds: int 
         if scores[order[0]] > best_score:
             best, best_score = tried[order[0]], float(scores[order[0]])
         mean, deviation = elite.mean(axis=0), KEEP * deviation + (1 - KEEP) * elite.std(axis=0)
-    return best
+    return polished(problem, best) if problem.joints else best

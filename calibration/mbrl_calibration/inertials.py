@@ -5,12 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from mbrl_calibration.base_parameters import BaseParameters
 from mbrl_control.errors import UserError
 
-Array = NDArray[np.float64]
+Array = np.ndarray
 ROUNDS = 200
 WEIGHTS = (1e2, 1e4, 1e6, *[1e7] * 12)
 """Of squared misfits, as shares, in the method of multipliers."""

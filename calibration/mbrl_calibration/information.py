@@ -8,14 +8,13 @@ from typing import Any
 
 import casadi as ca
 import numpy as np
-from numpy.typing import NDArray
 
 from mbrl_calibration import mechanism
 from mbrl_calibration.mechanism import Mechanism
 from mbrl_calibration.playing import Played
 from mbrl_control.robot import RobotSpec
 
-Array = NDArray[np.float64]
+Array = np.ndarray
 ROWS = 400
 """At most so many instants of a motion are looked at."""
 
@@ -50,6 +49,7 @@ class Gauge:
         m: its equations.
 
     Attributes:
+        table: CasADi function (q, v, a, u) to the rows [n, P'] of an instant.
         names: [P'] of what is to be found.
         strength: [n] greatest effort of each drive; for joints without one, the mean of the others.
     """
@@ -57,19 +57,21 @@ class Gauge:
     def __init__(self, spec: RobotSpec, m: Mechanism) -> None:
         known = spec.nominal.known if spec.nominal is not None else []
         self._free = np.array([i for i, name in enumerate(m.names) if name not in known])
-        self._table, self._m, self._idle = mechanism.regressor(m, spec.action_dim), m, spec.action_zero
+        self._m, self._idle = m, spec.action_zero
         self.names = tuple(m.names[i] for i in self._free)
         u = ca.SX.sym("u", spec.action_dim)
         slope: Any = ca.Function("slope", [u], [ca.jacobian(m.applied(u, m.named(m.start)), u)])
         able = np.abs(np.array(slope(spec.action_zero))) @ np.maximum(np.abs(spec.action_low), np.abs(spec.action_high))
         self.strength = np.where(able > 0, able, able[able > 0].mean() if (able > 0).any() else 1.0)
+        q, v, a = (ca.SX.sym(name, m.count) for name in "qva")
+        y = ca.densify(mechanism.regressor(m, spec.action_dim)(q, v, a, u)[0])
+        self.table = ca.Function("table", [q, v, a, u], [ca.mtimes(ca.DM(np.diag(1 / (0.01 * self.strength))), y[:, self._free.tolist()])])
 
     def rows(self, q: Array, v: Array, a: Array, u: Array | None = None) -> Array:
         """[T n, P'] along positions, rates and accelerations [T, n] under commands [T, A] (by default `zero`)."""
         given = np.tile(self._idle, (len(q), 1)) if u is None else u
-        y = np.array(self._table.map(len(q))(q.T, v.T, a.T, given.T)[0]).reshape(self._m.count, len(q), len(self._m.parameters))
-        y = y / (0.01 * self.strength)[:, None, None]
-        return np.asarray(y[:, :, self._free].reshape(-1, len(self._free)))
+        y = np.array(self.table.map(len(q))(q.T, v.T, a.T, given.T))
+        return np.asarray(y.reshape(self._m.count, len(q), len(self.names)).reshape(-1, len(self.names)))
 
 
 def information(spec: RobotSpec, m: Mechanism, played: Played) -> Information:

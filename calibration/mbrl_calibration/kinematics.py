@@ -286,7 +286,7 @@ def efforts(tree: Tree, q: Any, v: Any, a: Any, standard: Any) -> Any:
         motion.append((w, dw, acceleration, down))
         frames.append((rotation, place))
         wrenches.append(_wrench(standard, slot[i], w, dw, acceleration - link.gravity * down) if i in slot else (still, still))
-    out = [0.0] * tree.count
+    out: list[Any] = [0.0] * tree.count
     for i in reversed(range(tree.count)):
         link, (force, moment), (rotation, place) = tree.links[i], wrenches[i], frames[i]
         out[i] = ca.dot(ca.DM(link.axis), moment if link.hinge else force)
@@ -297,8 +297,8 @@ def efforts(tree: Tree, q: Any, v: Any, a: Any, standard: Any) -> Any:
     rotors = 10 * len(slot)
     need = [out[i] + standard[rotors + i] * a[i] for i in range(tree.count)]
     for k, lengths in enumerate(tree.lengths):
-        pull = standard[rotors + tree.count + k] * sum(lengths[i] * a[i] for i in np.flatnonzero(lengths))
-        for i in np.flatnonzero(lengths):
+        pull = standard[rotors + tree.count + k] * sum(lengths[i] * a[i] for i in np.flatnonzero(lengths).tolist())
+        for i in np.flatnonzero(lengths).tolist():
             need[i] += lengths[i] * pull
     return ca.vertcat(*need)
 

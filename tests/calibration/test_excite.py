@@ -55,14 +55,20 @@ def test_a_bag_plays_again_as_it_was(tmp_path):
 
 
 def test_a_robot_that_differs_from_its_model_is_stopped(tmp_path):
-    """A cart a tenth as heavy runs off the rail that the design keeps it on."""
-    result = run("cartpole", "--seconds", 10, "--change", "gear:slide*4", "-o", tmp_path / "run")
+    """A pendulum whose motor is four times as strong goes faster than it may; what came before, and how it was stopped, is recorded."""
+    text = robot.shipped()["pendulum"].read_text().replace("bounds: [-50, 50]", "bounds: [-50, 50], range: [-3, 3]")
+    (tmp_path / "robot.yaml").write_text(text)
+    result = run(tmp_path / "robot.yaml", "--seconds", 10, "--change", "gear:motor*4", "-o", tmp_path / "run")
     figures = json.loads((tmp_path / "run" / "excitation.json").read_text())
     assert result.exit_code == 1
-    assert "outside [-1.5, 1.5]" in figures["stopped"]
-    assert figures["ticks"] < 10 * 50
-    (found,) = runs.load([tmp_path / "run"], robot.load("cartpole"), 0.1)
-    assert np.abs(found.state[:, 0]).max() > 1.5
+    assert "'theta_dot' =" in figures["stopped"]
+    assert "outside [-3, 3]" in figures["stopped"]
+    (found,) = runs.load([tmp_path / "run"], robot.load("pendulum"))
+    outside = np.abs(found.state[:, 1]) > 3
+    at = int(np.argmax(outside))
+    assert len(found.time) == figures["ticks"] == at + 50 < 500
+    assert found.command[:at].any()
+    np.testing.assert_array_equal(found.command[at:], 0)
 
 
 def test_sensors_of_commands_are_recorded():
