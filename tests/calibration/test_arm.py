@@ -291,11 +291,25 @@ def test_found_parameters_go_to_the_robots_yaml_and_come_back():
     np.testing.assert_allclose(again.start, m.start * 1.1, rtol=1e-6, atol=1e-9)
 
 
+def test_parameters_that_noise_made_impossible_are_met_as_nearly_as_can_be_built():
+    one, m = arm.read(spec_of()), arm.build(spec_of())
+    values = {**dict(zip(m.names, m.start, strict=True)), "link7.Izz": -1e-4}
+    with pytest.raises(UserError, match="no bodies of positive mass"):
+        one.physical(values)
+    near = one.nearest(values)
+    assert all(inertials.buildable(body) for body in near.inertial)
+    found = dict(zip(one.base.names, one.base.regroup @ near.standard, strict=True))
+    assert 0 < found["link7.Izz"] < 2e-4
+    size = dict(zip(one.base.names, np.abs(one.base.regroup) @ np.abs(one.tree.standard), strict=True))
+    others = [name for name in one.base.names if not name.startswith("link7")]
+    assert all(abs(found[name] - values[name]) < 0.01 * size[name] + 2e-4 for name in others)
+    assert m.system(values)["link7.Izz"] == pytest.approx(near.inertial[6, 5])
+
+
 def test_an_mjcf_is_saved_from_found_parameters(tmp_path):
-    one = arm.read(spec_of())
-    m = arm.build(spec_of())
+    one, m = arm.read(spec_of()), arm.build(spec_of())
     values = {**dict(zip(m.names, m.start, strict=True)), "joint3.dry": 0.2}
-    one.save(values, tmp_path / "arm.xml")
+    arm.twin(spec_of(), one, values, tmp_path / "arm.xml")
     model = mujoco.MjModel.from_xml_path(str(tmp_path / "arm.xml"))
     assert model.dof_frictionloss[2] == pytest.approx(0.2 * np.pi / 2, rel=1e-5)
     np.testing.assert_allclose(model.body_mass[1:], shipped("arm7").body_mass[1:], rtol=1e-5)

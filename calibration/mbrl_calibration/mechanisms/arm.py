@@ -19,6 +19,7 @@ from mbrl_control.models import mjcf, mjcf_changes
 from mbrl_control.robot import RobotSpec
 from mbrl_control.schema import SimSpec
 
+NEAR = 1e-3
 POSTURES = 6
 """Positions at which the mass matrix must be positive definite."""
 NEVER_NEGATIVE = ("Ixx", "Iyy", "Izz", "m", "armature")
@@ -59,9 +60,13 @@ class Arm:
         return self.tree.with_values(standard, np.array([values[f"{joint}.damping"] for joint in joints]),
                                      np.array([values[f"{joint}.dry"] * np.pi / 2 for joint in joints]))
 
-    def save(self, values: Mapping[str, float], out: Path, information: np.ndarray | None = None) -> None:
-        """Write the robot's MJCF with identified parameters; arguments and errors as `physical`, which see, and of a file that exists."""
-        mjcf_inertials.save(self.path, self.physical(values, information), out)
+    def nearest(self, values: Mapping[str, float]) -> Tree:
+        """As `physical`, but where noise made the values impossible, the tree that comes nearest, in shares of each parameter's size."""
+        try:
+            return self.physical(values)
+        except UserError:
+            size = NEAR * (np.abs(self.base.regroup) @ np.abs(self.tree.standard))
+            return self.physical(values, np.diag(1 / np.maximum(size, NEAR * size.max()) ** 2))
 
 
 def read(spec: RobotSpec, base: Path | None = None) -> Arm:
@@ -97,12 +102,12 @@ def twin(spec: RobotSpec, one: Arm, values: Mapping[str, float], out: Path, info
         one: its arm.
         values: of all parameters of the mechanism, by name.
         out: the new MJCF, in the folder where the robot's YAML will lie.
-        information: see `Arm.physical`.
+        information: see `Arm.physical`; without it, see `Arm.nearest`.
 
     Raises:
-        UserError: nothing that can be built has these parameters, or the file exists.
+        UserError: a rotor inertia is negative, or the file exists.
     """
-    one.save(values, out, information)
+    mjcf_inertials.save(one.path, one.nearest(values) if information is None else one.physical(values, information), out)
     sim = mjcf.sim_of(spec)
     gears = {what: factor for what, factor in sim.changes.items() if what.startswith("gear:")}
     return sim.model_copy(update={"mjcf": out.name, "changes": gears, "values": {}})
@@ -158,8 +163,8 @@ def _pivots(matrix: Any, count: int) -> list[Any]:
 def build(spec: RobotSpec, base: Path | None = None) -> Mechanism:
     """The mechanism of a robot: base parameters of its tree, viscous and Coulomb friction of each joint; gears and gravity are known.
 
-    Its `system` gives standard parameters that can be built, as keys of `nominal.parameters`; its `feasible` is necessary for them
-    (mass matrix positive definite in some postures), and `Arm.physical` sufficient.
+    Its `system` gives standard parameters that can be built (`Arm.nearest`), as keys of `nominal.parameters`; its `feasible` is necessary
+    for them (mass matrix positive definite in some postures), and `Arm.physical` sufficient.
 
     Args:
         spec: the robot, see `read`.
@@ -193,6 +198,6 @@ def build(spec: RobotSpec, base: Path | None = None) -> Mechanism:
         return [pivot for posture in postures for pivot in _pivots(mass(posture, column(p)), n)]
 
     def system(values: Mapping[str, float]) -> dict[str, float]:
-        return told(arm.physical(values))
+        return told(arm.nearest(values))
 
     return Mechanism("arm", arm.positions, arm.rates, effort, applied, parameters, feasible, system, (arm.inputs != 0).any(axis=1))
