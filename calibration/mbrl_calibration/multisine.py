@@ -51,7 +51,8 @@ def lines(seconds: float, band_hz: tuple[float, float], axes: int) -> list[np.nd
         count = max(last - max(first, 1) + 1, 0)
         raise UserError(f"{seconds:g} s and a band of {low:g} to {high:g} Hz hold {count} frequencies for {axes} commands; excite longer "
                         "or widen the band")
-    return [own[np.unique(np.linspace(0, len(own) - 1, MOST_LINES).round().astype(int))] for own in found]
+    # Evenly: Schroeder's phases keep peaks small only for lines equally far apart.
+    return [own[:: math.ceil(len(own) / MOST_LINES)] for own in found]
 
 
 def phases(count: int, rng: np.random.Generator) -> list[np.ndarray]:
