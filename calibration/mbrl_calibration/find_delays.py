@@ -21,7 +21,7 @@ def _ms(seconds: float) -> str:
 def _clocks(session: Session, file: Path) -> list[times.TopicTimes]:
     """The times of a bag's topics; none for what is no bag."""
     try:
-        recording = read_bag(file, [s.topic for s in (*session.spec.state, *session.spec.command)])
+        recording = read_bag(file, [*(s.topic for s in session.spec.state), *(c.topic for c in session.spec.command)])
     except (DataError, OSError):
         return []
     return times.of_bag(recording, session.spec)

@@ -76,13 +76,11 @@ class Segments:
     Attributes:
         state: [G, K * L + 1, 2 n] measured, (q, v).
         inputs: [G, K * L * substeps, A] mean input over each integration step; `slope` its derivative in each axis' delay, per s.
-        run: [G] index of the run that each is from.
     """
 
     state: np.ndarray
     inputs: np.ndarray
     slope: np.ndarray
-    run: np.ndarray
 
 
 def cut(runs: Sequence[Run], m: Mechanism, delays: np.ndarray, measured: bool, s: Settings) -> Segments:
@@ -100,8 +98,8 @@ def cut(runs: Sequence[Run], m: Mechanism, delays: np.ndarray, measured: bool, s
     """
     order = np.concatenate((m.positions, m.rates))
     steps = round(s.segment_s / s.step_s) // s.nodes * s.nodes
-    parts: list[tuple[np.ndarray, np.ndarray, np.ndarray, int]] = []
-    for index, run in enumerate(runs):
+    parts: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
+    for run in runs:
         driven, sensed = drive(run, measured)
         lag = np.where(sensed, 0.0, delays)
         earliest, fine = run.time[0] + float(lag.max(initial=0.0)) + 2 * SLOPE_S, s.step_s / s.substeps
@@ -111,12 +109,11 @@ def cut(runs: Sequence[Run], m: Mechanism, delays: np.ndarray, measured: bool, s
             inner = start + fine * np.arange(steps * s.substeps)
             state = np.stack([np.interp(at, run.time, run.state[:, i]) for i in order], axis=1)
             given, sooner, later = (effective_action(run.time, driven, inner, fine, lag + by) for by in (0.0, -SLOPE_S, SLOPE_S))
-            parts.append((state, given, np.where(sensed, 0.0, (later - sooner) / (2 * SLOPE_S)), index))
+            parts.append((state, given, np.where(sensed, 0.0, (later - sooner) / (2 * SLOPE_S))))
             earliest = start + steps * s.step_s
     if not parts:
         raise DataError(f"no run is as long as a segment of {s.segment_s:g} s (the longest is {max(r.duration for r in runs):.3g} s)")
-    state, given, slope, run = zip(*parts, strict=True)
-    return Segments(np.stack(state), np.stack(given), np.stack(slope), np.array(run))
+    return Segments(*(np.stack(part) for part in zip(*parts, strict=True)))
 
 
 @dataclass(frozen=True)

@@ -72,34 +72,38 @@ def match(spec: RobotSpec, m: Mechanism, values: np.ndarray, rng: np.random.Gene
     model = mjcf.read(mjcf.locate(spec.sim.mjcf, base), mjcf.memory_of(spec))
     model.dof_damping[:], model.dof_frictionloss[:], model.dof_armature[:] = 0.0, 0.0, 0.0
     model.opt.disableflags |= mujoco.mjtDisableBit.mjDSBL_CONSTRAINT
-    data = mujoco.MjData(model)
     order = mjcf.SignalMap(model, spec).address[np.concatenate((m.positions, m.rates))]
     motion = np.stack([rng.uniform(-np.pi, np.pi, (SAMPLES, m.count)), rng.normal(0, 3, (SAMPLES, m.count)),
                        rng.normal(0, 10, (SAMPLES, m.count))], axis=1)
     wanted = np.concatenate([np.asarray(effort_function(m)(q, v, a, values)).ravel() for q, v, a in motion])
-    bodies = [b for b in range(1, model.nbody) if model.body_mass[b] > 0]
-    columns = [_share(model, data, m, order, motion, body) for body in bodies]
-    joints = [int(model.dof_jntid[i]) for i in order[m.count:] - model.nq]
-    for i in range(m.count):
-        one = np.eye(m.count)[i]
-        columns += [(part * one).ravel() for part in (motion[:, 1], np.sign(motion[:, 1]), motion[:, 2])]
-    matrix = np.stack(columns, axis=1)
-    low = np.concatenate([np.full(len(bodies), LEAST_FACTOR), np.zeros(len(KINDS) * m.count)])
-    # What motions cannot tell apart (a cart's mass from its slider's armature) stays as near as possible to the MJCF.
-    tie = TIE * np.sqrt((matrix**2).sum(0)) * np.concatenate([np.ones(len(bodies)), np.tile([1.0, 1.0, ARMATURE], m.count)])
-    nearest = np.concatenate([np.ones(len(bodies)), np.zeros(len(KINDS) * m.count)])
-    found = lsq_linear(np.vstack([matrix, np.diag(tie)]), np.concatenate([wanted, tie * nearest]), (low, np.inf), lsq_solver="exact").x
-    error = float(np.sqrt(np.mean((matrix @ found - wanted) ** 2) / np.mean(wanted**2)))
+    shares = {b: _share(model, m, order, motion, b) for b in range(1, model.nbody) if model.body_mass[b] > 0}
+    bodies = [b for b in shares if model.body(b).name]
+    # What has no name cannot be changed from a YAML: it stays.
+    wanted = wanted - sum((shares[b] for b in shares if b not in bodies), np.zeros_like(wanted))
+    one = np.eye(m.count)
+    of_joints = [(part * one[i]).ravel() for i in range(m.count) for part in (motion[:, 1], np.sign(motion[:, 1]), motion[:, 2])]
+    found, error = _solve(np.stack([*(shares[b] for b in bodies), *of_joints], axis=1), wanted, len(bodies), m.count)
     changes = {f"mass:{model.body(b).name}": float(f) for b, f in zip(bodies, found, strict=False)}
-    names = [str(model.joint(j).name) for j in joints]
-    of_joints = found[len(bodies):].reshape(m.count, len(KINDS))
-    of_joints = np.where(of_joints < NOTHING, 0.0, of_joints)
-    settings = {f"{kind}:{name}": float(of_joints[i, k]) for i, name in enumerate(names) for k, kind in enumerate(KINDS)}
+    names = [str(model.joint(int(model.dof_jntid[i])).name) for i in order[m.count:] - model.nq]
+    rest = found[len(bodies):].reshape(m.count, len(KINDS))
+    settings = {f"{kind}:{name}": float(rest[i, k]) for i, name in enumerate(names) for k, kind in enumerate(KINDS)}
     return Twin(changes, settings, error)
 
 
-def _share(model: Any, data: Any, m: Mechanism, order: np.ndarray, motion: np.ndarray, body: int) -> np.ndarray:
+def _solve(matrix: np.ndarray, wanted: np.ndarray, bodies: int, joints: int) -> tuple[np.ndarray, float]:
+    """Factors on the bodies and values of the joints, and the share of the efforts that they leave."""
+    low = np.concatenate([np.full(bodies, LEAST_FACTOR), np.zeros(len(KINDS) * joints)])
+    # What motions cannot tell apart (a cart's mass from its slider's armature) stays as near as possible to the MJCF.
+    tie = TIE * np.sqrt((matrix**2).sum(0)) * np.concatenate([np.ones(bodies), np.tile([1.0, 1.0, ARMATURE], joints)])
+    nearest = np.concatenate([np.ones(bodies), np.zeros(len(KINDS) * joints)])
+    found = lsq_linear(np.vstack([matrix, np.diag(tie)]), np.concatenate([wanted, tie * nearest]), (low, np.inf), lsq_solver="exact").x
+    error = float(np.sqrt(np.mean((matrix @ found - wanted) ** 2) / np.mean(wanted**2)))
+    return np.where((np.arange(len(found)) >= bodies) & (found < NOTHING), 0.0, found), error
+
+
+def _share(model: Any, m: Mechanism, order: np.ndarray, motion: np.ndarray, body: int) -> np.ndarray:
     """[N * n] what one body's mass has in the efforts: twice what they lose when it is halved."""
+    data = mujoco.MjData(model)
     whole = _efforts(model, data, m, order, motion)
     mass, inertia = float(model.body_mass[body]), model.body_inertia[body].copy()
     model.body_mass[body], model.body_inertia[body] = 0.5 * mass, 0.5 * inertia
