@@ -33,17 +33,17 @@ def published(spec: RobotSpec, path: Path) -> np.ndarray:
     return mechanism.build(RobotSpec.model_validate({**data, "nominal": nominal})).start
 
 
-def fold(spec: RobotSpec, logs: list[runs.Run], out: int, others: dict[str, np.ndarray], commands: bool) -> dict[str, Any]:
+def fold(spec: RobotSpec, logs: list[runs.Run], out: int, others: dict[str, np.ndarray], settings: dynamics.Settings) -> dict[str, Any]:
     """One fold: figures of all parameters on the run that was left out."""
     begin, cpu = time.monotonic(), time.process_time()
-    m, settings = mechanism.build(spec), dynamics.Settings(not commands)
+    m = mechanism.build(spec)
     found = dynamics.identify([r for i, r in enumerate(logs) if i != out], [logs[out]], m, spec.delays, settings)
     spent = {"wall_s": time.monotonic() - begin, "cpu_s": time.process_time() - cpu}
     test = [dynamics.without_spikes(logs[out])]
     scores = {name: dynamics.score(test, m, values, spec.delays, settings) for name, values in others.items()}
     scores |= {name: found.scores["test"][name] for name in ("regression", "shooting")}
     low, high = found.estimate.interval()
-    return {"run": logs[out].name, **spent, "converged": found.converged,
+    return {"run": logs[out].name, **spent, "delay_s": found.delays.tolist(), "converged": found.converged,
             "scores": {name: {"torque_rmse": s.torque_rmse, **{f"free_{h:g}_s": v for h, v in s.free_run_rmse.items()}}
                        for name, s in scores.items()},
             "parameters": {n: [v, a, b] for n, v, a, b in zip(found.estimate.names, found.estimate.values, low, high, strict=True)}}
@@ -54,9 +54,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--commands", action="store_true", help="drive all models with commands instead of measured torques")
+    parser.add_argument("--find-delays", action="store_true", help="find the commands' delays with the parameters")
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
-    spec = robot.load(ROBOT)
+    spec, settings = robot.load(ROBOT), dynamics.Settings(not args.commands, find_delays=args.find_delays)
     logs = [runs.load([path], spec)[0] for path in sorted(args.data.glob("sys_id_*"))]
     others = {path.stem: published(spec, path) for path in sorted((args.data / "identified").glob("model_*.yml"))}
     m = mechanism.build(spec)
@@ -66,7 +67,7 @@ def main() -> None:
     print(f"unconstrained least squares on all five runs, on these runs themselves: {all_runs:.4f} N m")
     folds = []
     for out in range(len(logs)):
-        folds.append(fold(spec, logs, out, others, args.commands))
+        folds.append(fold(spec, logs, out, others, settings))
         print(f"{logs[out].name}: {folds[-1]['cpu_s']:.0f} s of one core", flush=True)
         for name, figures in folds[-1]["scores"].items():
             print(f"  {name:12}", "  ".join(f"{key} {value:.4f}" for key, value in figures.items()), flush=True)
@@ -77,7 +78,7 @@ def main() -> None:
         print(f"  {name:12}", "  ".join(f"{key} {value:.4f}" for key, value in figures.items()))
     if args.json:
         driven = "commands" if args.commands else "measured torque"
-        report.save({"schema": 1, "robot": ROBOT, "machine": report.machine(), "driven_by": driven,
+        report.save({"schema": 1, "robot": ROBOT, "machine": report.machine(), "driven_by": driven, "find_delays": args.find_delays,
                      "least_squares_all_runs": all_runs, "mean": mean, "folds": folds}, args.json)
 
 

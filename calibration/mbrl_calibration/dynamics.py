@@ -23,6 +23,12 @@ STEP_S = 0.01
 
 NEAR, FROM_ZERO = 1e-3, 0.1
 
+MOST_TOLD = 6
+"""So many parameters that are not determined are told one by one."""
+
+MOST_JOINTS = 3
+"""With more of them free runs take too long to search through; inverse dynamics alone then gives the answer."""
+
 Progress = Callable[[str, float], None]
 
 
@@ -74,13 +80,14 @@ class Identification:
 
     Attributes:
         mechanism: whose parameters.
-        estimate: by shooting; delays that were found stand behind the parameters as `delay:<axis>`, s.
+        estimate: by shooting, or with more than `MOST_JOINTS` joints by regression; delays that were found stand behind the parameters
+            as `delay:<axis>`, s.
         regression: by least squares on inverse dynamics.
         delays: [A] time from command to effect, s; as given, or as found.
         measured: whether sensors' efforts drove the model.
         scores: on the runs fitted to (`fit`) and, where there are others, on these (`test`): by name of the parameters `nominal`
             (as they were), `regression` and `shooting`.
-        whiteness: of the residuals of each coordinate, then of each rate.
+        whiteness: of the residuals of each coordinate, then of each rate; none without shooting.
         converged: whether the last search ended by itself.
         notes: what a user should know.
     """
@@ -113,6 +120,8 @@ def score(runs: Sequence[Run], m: Mechanism, values: np.ndarray, delays: np.ndar
         DataError: the runs are too short.
     """
     torque = regression.rmse([regression.rows(r, m, delays, s.measured) for r in runs], values)
+    if m.count > MOST_JOINTS:
+        return Score(torque, {}, tuple(r.name for r in runs))
     longest = max(r.duration for r in runs)
     free = {h: free_run.free_run(runs, m, values, delays, s.measured, h).rmse for h in s.horizons_s if h + 1.0 < longest}
     return Score(torque, free, tuple(r.name for r in runs))
@@ -134,6 +143,28 @@ def identify(train: Sequence[Run], test: Sequence[Run], m: Mechanism, delays: np
     s.progress("inverse dynamics", 0.0)
     train, test = ([without_spikes(r) for r in some] for some in (train, test))
     first = regression.solve([regression.rows(r, m, delays, s.measured) for r in train], m, s.known)
+    found = _shoot(train, m, delays, first, s) if m.count <= MOST_JOINTS else _Found(first, delays, (), True)
+    s.progress("scores", 0.85)
+    of = {"nominal": m.start, "regression": first.values, "shooting": found.estimate.values[: len(m.parameters)]}
+    judged = {part: runs for part, runs in (("fit", train), ("test", test)) if runs}
+    scores = {part: {name: score(runs, m, p, found.delays, s) for name, p in of.items()} for part, runs in judged.items()}
+    s.progress("done", 1.0)
+    return Identification(m, found.estimate, first, found.delays, s.measured, scores, found.whiteness, found.converged,
+                          _notes(found.estimate, found.whiteness))
+
+
+@dataclass(frozen=True)
+class _Found:
+    """What the search came to; see `Identification`."""
+
+    estimate: Estimate
+    delays: np.ndarray
+    whiteness: tuple[residuals.Whiteness, ...]
+    converged: bool
+
+
+def _shoot(train: Sequence[Run], m: Mechanism, delays: np.ndarray, first: Estimate, s: Settings) -> _Found:
+    """Shooting with segments of each length, one after the other."""
     longest, period = max(r.duration for r in train), max(r.period for r in train)
     step_s = period * max(1, round(STEP_S / period))
     lengths = [g for g in s.segments_s if 2 * g <= longest]
@@ -147,13 +178,8 @@ def identify(train: Sequence[Run], test: Sequence[Run], m: Mechanism, delays: np
         estimate, late = _with_delays(shot.estimate, late)
         values = _away_from_bounds(estimate.values[: len(m.parameters)], m)
     assert shot is not None
-    s.progress("scores", 0.85)
-    found = {"nominal": m.start, "regression": first.values, "shooting": estimate.values[: len(m.parameters)]}
-    judged = {part: runs for part, runs in (("fit", train), ("test", test)) if runs}
-    scores = {part: {name: score(runs, m, p, late, s) for name, p in found.items()} for part, runs in judged.items()}
     white = tuple(residuals.whiteness(shot.residuals[..., i], step_s) for i in range(2 * m.count))
-    s.progress("done", 1.0)
-    return Identification(m, estimate, first, late, s.measured, scores, white, shot.success, _notes(estimate, white))
+    return _Found(estimate, late, white, shot.success)
 
 
 def _with_delays(found: Estimate, given: np.ndarray) -> tuple[Estimate, np.ndarray]:
@@ -175,8 +201,11 @@ def _away_from_bounds(values: np.ndarray, m: Mechanism) -> np.ndarray:
 
 def _notes(e: Estimate, white: Sequence[residuals.Whiteness]) -> tuple[str, ...]:
     """What a user should know, in sentences."""
+    vague = e.vague()
     out = [f"'{name}' is not determined by these runs: {value:.3g} with a 95 % interval of ± {1.96 * std:.2g}"
-           for name, value, std in zip(e.names, e.values, e.std, strict=True) if name in e.vague()]
+           for name, value, std in zip(e.names, e.values, e.std, strict=True) if name in vague]
+    if len(out) > MOST_TOLD:
+        out = [f"{len(vague)} of {len(e.names)} parameters are not determined by these runs: {', '.join(vague)}"]
     out += [f"'{a}' and '{b}' are hardly told apart (correlation of the estimates {c:.3f}): take only their combination for known"
             for a, b, c in e.tied()]
     if not all(w.white for w in white):

@@ -9,11 +9,12 @@ import numpy as np
 from mbrl_calibration import car, dynamics, mechanism, pictures, twin
 from mbrl_calibration.dynamics import Identification
 from mbrl_calibration.mechanism import Mechanism
+from mbrl_calibration.mechanisms import arm
 from mbrl_calibration.page import Table
 from mbrl_calibration.session import Session, progress
 from mbrl_control.errors import UserError
 
-CAR = "car"
+CAR, ARM = "car", "arm"
 TOLD = {"nominal": "before", "regression": "regression alone", "shooting": "calibrated"}
 
 
@@ -30,7 +31,7 @@ def find_dynamics(session: Session, delays: np.ndarray, measured: bool, find_del
     if nominal is not None and nominal.system == CAR:
         _car(session)
         return
-    m = mechanism.build(session.spec)
+    m = mechanism.build(session.spec, session.base)
     bar, tell = progress(session)
     with bar:
         setting = dynamics.Settings(measured, find_delays=find_delays, known=_known(session, m), progress=tell)
@@ -38,7 +39,10 @@ def find_dynamics(session: Session, delays: np.ndarray, measured: bool, find_del
     session.parameters = m.system(dict(zip(m.names, found.values.tolist(), strict=True)))
     if find_delays:
         session.delays = found.delays
-    session.twin = twin.match(session.spec, m, found.values, session.rng, session.base)
+    if m.name == ARM:
+        session.arm = (arm.read(session.spec, session.base), dict(zip(m.names, found.values.tolist(), strict=True)))
+    else:
+        session.twin = twin.match(session.spec, m, found.values, session.rng, session.base)
     _tell(session, found)
 
 

@@ -6,6 +6,7 @@ import importlib
 import pkgutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import casadi as ca
@@ -90,8 +91,12 @@ class Mechanism:
         return {name: values[i] for i, name in enumerate(self.names)}
 
 
-def build(spec: RobotSpec, who: str = "nominal") -> Mechanism:
+def build(spec: RobotSpec, base: Path | None = None) -> Mechanism:
     """The mechanism of a robot's `nominal` section.
+
+    Args:
+        spec: the robot.
+        base: folder that files which the robot names are relative to.
 
     Raises:
         UserError: it has none, or names a system that calibration does not know.
@@ -101,8 +106,8 @@ def build(spec: RobotSpec, who: str = "nominal") -> Mechanism:
         raise UserError(f"robot '{spec.name}' has no key 'nominal'; calibration must be told which equations the robot follows, e.g. "
                         f"nominal: {{system: {known[0]}}} (known: {', '.join(known)})")
     if spec.nominal.system not in known:
-        raise UserError(f"{who}.system = '{spec.nominal.system}' cannot be calibrated{nearest(spec.nominal.system, known)}")
-    made: Mechanism = importlib.import_module(f"mbrl_calibration.mechanisms.{spec.nominal.system}").build(spec)
+        raise UserError(f"nominal.system = '{spec.nominal.system}' cannot be calibrated{nearest(spec.nominal.system, known)}")
+    made: Mechanism = importlib.import_module(f"mbrl_calibration.mechanisms.{spec.nominal.system}").build(spec, base)
     return made
 
 

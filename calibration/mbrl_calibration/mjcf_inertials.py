@@ -70,6 +70,8 @@ def changed(path: Path, tree: Tree) -> Any:
         joints[j].damping = _first(joints[j].damping, float(tree.damping[j]))
     for name, rotor in zip(tree.tendons, tree.tendon_rotor, strict=True):
         edited.tendon(name).armature = float(rotor)
+    # A body on the edge of what can be built (a flat plate) is beyond it by a rounding error, which MuJoCo would refuse.
+    edited.compiler.balanceinertia = True
     return edited
 
 

@@ -103,6 +103,8 @@ def left_over(found: Identification, names: Sequence[str]) -> Figure:
 
 
 def of_dynamics(found: Identification, run: Run, names: Sequence[str]) -> Mapping[str, str]:
-    """All pictures of an identification by title, as text for a page."""
-    return {"Free runs": png(free_runs(run, found, names)), "Efforts": png(efforts(run, found, names)),
-            "Parameters": png(parameters(found)), "What is left over": png(left_over(found, names))}
+    """All pictures of an identification by title, as text for a page; without shooting there are no free runs."""
+    always = {"Efforts": png(efforts(run, found, names)), "Parameters": png(parameters(found))}
+    if not found.whiteness:
+        return always
+    return {"Free runs": png(free_runs(run, found, names)), **always, "What is left over": png(left_over(found, names))}

@@ -16,6 +16,8 @@ from rich.table import Table as RichTable
 from mbrl_calibration import outputs, page, runs
 from mbrl_calibration.checks import look
 from mbrl_calibration.findings import Finding
+from mbrl_calibration.mechanisms.arm import Arm
+from mbrl_calibration.mechanisms.arm import twin as twin_of_arm
 from mbrl_calibration.page import Page, Table
 from mbrl_calibration.runs import Run
 from mbrl_calibration.twin import Twin
@@ -43,6 +45,7 @@ class Session:
         parameters: of the nominal system, to be written.
         delays: [A] to be written, s; None to leave them.
         twin: to be written; None to leave the simulation.
+        arm: an arm and the values of its parameters, whose MJCF is to be written; None for other robots.
     """
 
     spec: RobotSpec
@@ -61,6 +64,7 @@ class Session:
     parameters: dict[str, float] = field(default_factory=dict)
     delays: np.ndarray | None = None
     twin: Twin | None = None
+    arm: tuple[Arm, dict[str, float]] | None = None
     begin: float = field(default_factory=time.monotonic)
 
     def say(self, text: str) -> None:
@@ -119,6 +123,10 @@ def finish(session: Session, command: str, seed: int, out: Path | None, html: Pa
         s.say(f"note: {note}")
     if out is not None:
         data = outputs.calibrated(s.spec, s.source, s.parameters, s.delays, s.twin)
+        if s.arm is not None:
+            sim = twin_of_arm(s.spec, *s.arm, out.with_suffix(".xml"))
+            data["sim"] = sim.model_dump(exclude_unset=True)
+            s.say(f"written: {out.with_suffix('.xml')}")
         outputs.write(out, data, f"Calibrated by `mbrl {command}` from {len(s.train)} runs, {seconds:.0f} s")
         s.say(f"written: {out}")
     target = html or (out.with_suffix(".html") if out is not None else None)

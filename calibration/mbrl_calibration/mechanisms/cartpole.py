@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import casadi as ca
@@ -12,7 +13,7 @@ from mbrl_calibration.mechanism import Mechanism, Parameter, Symbols, dry, equat
 from mbrl_control.robot import RobotSpec
 
 
-def build(spec: RobotSpec) -> Mechanism:
+def build(spec: RobotSpec, _base: Path | None = None) -> Mechanism:
     """The mechanism of a robot: mass M of both, moment mu and inertia I of the pole about its pivot, friction; gear known."""
     known = equations_of(spec)
     c, command = known.parameters, int(known.command[0])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import casadi as ca
@@ -12,7 +13,7 @@ from mbrl_calibration.mechanism import Mechanism, Parameter, Symbols, dry, equat
 from mbrl_control.robot import RobotSpec
 
 
-def build(spec: RobotSpec) -> Mechanism:
+def build(spec: RobotSpec, _base: Path | None = None) -> Mechanism:
     """The mechanism of a robot.
 
     What logs determine is the inertia J of link 1 with all that rides on it, the inertia I2, the rotors' Ir, and the moments mu1, mu2;
