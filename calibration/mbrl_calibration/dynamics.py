@@ -46,7 +46,8 @@ class Settings:
         horizons_s: lengths of the free runs that tell how good the result is.
         find_delays: whether the delays of commands are found with the parameters.
         known: names of lumped parameters that stay as they are.
-        substeps: integration steps in each comparison step, see `STEP_S`.
+        substeps: integration steps in each comparison step, see `STEP_S`; half as many until the last length of segments. Where dry
+            friction changes its sign within a step, a coarse one is off by more than the intervals of long, clean logs.
         progress: told what is done, and the share of the work before it.
     """
 
@@ -55,7 +56,7 @@ class Settings:
     horizons_s: tuple[float, ...] = HORIZONS_S
     find_delays: bool = False
     known: tuple[str, ...] = ()
-    substeps: int = 4
+    substeps: int = 8
     progress: Progress = silent
 
 
@@ -173,7 +174,8 @@ def _shoot(train: Sequence[Run], m: Mechanism, delays: np.ndarray, first: Estima
     values, late, estimate, shot = _away_from_bounds(first.values, m), delays.copy(), first, None
     for i, length in enumerate(lengths):
         s.progress(f"free runs of {length:g} s", 0.1 + 0.7 * i / len(lengths))
-        setting = shooting.Settings(length, 1, step_s, s.substeps, delays=s.find_delays, known=s.known)
+        fine = s.substeps if i + 1 == len(lengths) else max(1, s.substeps // 2)
+        setting = shooting.Settings(length, 1, step_s, fine, delays=s.find_delays, known=s.known)
         shot = shooting.fit(shooting.cut(train, m, late, s.measured, setting), m, values, setting)
         estimate, late = _with_delays(shot.estimate, late)
         values = _away_from_bounds(estimate.values[: len(m.parameters)], m)
