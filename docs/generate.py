@@ -132,9 +132,10 @@ def section(title: str, spec: type[schema.Strict]) -> str:
 
 
 def attributes(options: type) -> dict[str, str]:
-    """Meaning of each option, from its class' docstring."""
-    text = (options.__doc__ or "").partition("Attributes:")[2]
-    return {name: " ".join(words.split()) for name, words in re.findall(r"^\s{8}(\w+): (.*?)(?=^\s{8}\w+: |\Z)", text, re.M | re.S)}
+    """Meaning of each option, from its class' docstring, and from those of the classes that it extends."""
+    texts = [(kind.__doc__ or "").partition("Attributes:")[2] for kind in reversed(options.__mro__)]
+    return {name: " ".join(words.split()) for text in texts
+            for name, words in re.findall(r"^\s{8}(\w+): (.*?)(?=^\s{8}\w+: |\Z)", text, re.M | re.S)}
 
 
 def options_of(package: str, key: str) -> str:

@@ -199,13 +199,18 @@ class RobotSpec(Strict):
 
     @cached_property
     def hash(self) -> str:
-        """Hash of what a model depends on: signals, limits and the model step. Snapshots of another robot are refused by it."""
+        """Hash of what a model depends on: signals, limits and the model step, and the equations where a model stands on them.
+
+        Snapshots of another robot are refused by it.
+        """
         keep = {
             "model_dt": self.model_dt,
             "state": [[s.name, s.unit, s.wraps, s.rate_of] for s in self.state],
             "command": [[c.name, c.unit, list(c.limits), c.delay_s] for c in self.command],
             "model": self.model.model_dump(),
         }
+        if self.model.kind == "greybox" and self.nominal is not None:  # what it learns is right beside these equations only
+            keep["nominal"] = self.nominal.model_dump(include={"system", "parameters", "states", "inputs"})
         return hashlib.sha256(json.dumps(keep, sort_keys=True).encode()).hexdigest()[:16]
 
 

@@ -211,7 +211,7 @@ def test_targets_are_what_the_step_adds():
     encoding = Encoding(SPEC, integrate=True)
     some = data(20)
     state, following = torch.tensor(some.state[:, 0]), torch.tensor(some.state[:, 1])
-    z = encoding.targets(state, following)
+    z = encoding.targets(state, torch.tensor(some.action[:, 0]), following)
     torch.testing.assert_close(state @ encoding.carry.double() + z @ encoding.spread.double(), following)
     assert z[:, :2].abs().max() < 1e-6, "these positions follow the trapezoid rule"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,6 +10,9 @@ import torch
 
 from mbrl_control.data.sequences import Sequences
 from mbrl_control.robot import RobotSpec
+
+Prior = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+"""What is known of a step before anything is learned: state [..., S] and action [..., A] to the next state [..., S]."""
 
 
 class Encoding:
@@ -23,9 +27,11 @@ class Encoding:
     With z [S] the model's output for a step, the next state is `state @ carry + z @ spread`. Without integration that is
     state + z. With it, a position q whose rate v is measured follows the trapezoid rule, q' = q + dt (v + v') / 2 + z_q,
     so that z_q is only the small part which the rates do not tell.
+
+    With a prior the next state is `prior(state, action) + z @ spread`, and `carry` is 0: z is only what the prior does not tell.
     """
 
-    def __init__(self, spec: RobotSpec, integrate: bool, friction: float = 0.0) -> None:
+    def __init__(self, spec: RobotSpec, integrate: bool, friction: float = 0.0, prior: Prior | None = None) -> None:
         wraps = spec.wraps
         ignored = np.array([n in spec.model.ignore for n in spec.state_names])
         self.state_dim, self.action_dim = spec.state_dim, spec.action_dim
@@ -41,6 +47,9 @@ class Encoding:
             for position, rate in spec.rate_pairs:
                 self.carry[rate, position] = spec.model_dt
                 self.spread[rate, position] = spec.model_dt / 2
+        self.prior = prior
+        if prior is not None:
+            self.carry.zero_()
         flips = [n in spec.model.mirror for n in spec.state_names], [n in spec.model.mirror for n in spec.command_names]
         self.state_sign, self.action_sign = (np.where(f, -1.0, 1.0) for f in flips)
         self.mirrored = bool(spec.model.mirror)
@@ -56,9 +65,13 @@ class Encoding:
             parts.append((state[..., self.rates] * (1 / self.friction)).tanh())
         return torch.cat(parts, -1)
 
-    def targets(self, state: torch.Tensor, following: torch.Tensor) -> torch.Tensor:
-        """[..., S] the output z that leads from `state` to `following` exactly."""
-        out: torch.Tensor = (following - state @ self.carry.to(state)) @ torch.linalg.inv(self.spread.to(state))
+    def base(self, state: torch.Tensor, action: torch.Tensor) -> torch.Tensor:
+        """[..., S] the next state for z = 0, of state [..., S] and action [..., A] (equal leading shapes)."""
+        return state @ self.carry.to(state) if self.prior is None else self.prior(state, action)
+
+    def targets(self, state: torch.Tensor, action: torch.Tensor, following: torch.Tensor) -> torch.Tensor:
+        """[..., S] the output z that leads from `state` under `action` to `following` exactly."""
+        out: torch.Tensor = (following - self.base(state, action)) @ torch.linalg.inv(self.spread.to(state))
         return out
 
     def with_mirror_images(self, data: Sequences) -> Sequences:
@@ -94,7 +107,9 @@ class Normaliser:
         """Statistics of training data."""
         state, action = torch.as_tensor(data.state), torch.as_tensor(data.action)
         features = encoding.features(state[:, :-1], action).flatten(0, 1)
-        z = encoding.targets(state[:, :-1], state[:, 1:]).flatten(0, 1)
+        # Stretches overlap and hold each step many times over; once is enough where a step costs more than a product.
+        every = action.shape[1] if encoding.prior is not None else 1
+        z = encoding.targets(state[::every, :-1], action[::every], state[::every, 1:]).flatten(0, 1)
         visible = torch.as_tensor(encoding.visible).double()
         mean, deviation = features.mean(0), _floored_std(features)
         change = _alive((state[:, 1:] - state[:, :-1]).square().mean((0, 1)).sqrt())

@@ -7,7 +7,7 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import numpy as np
 import torch
@@ -19,7 +19,7 @@ from mbrl_control.errors import DataError, SnapshotError
 from mbrl_control.heartbeat import nothing
 from mbrl_control.models import division, native, network
 from mbrl_control.models.base import Gaussian, Step, check_arrays, check_spec
-from mbrl_control.models.encoding import Encoding, Normaliser
+from mbrl_control.models.encoding import Encoding, Normaliser, Prior
 from mbrl_control.models.folding import Folded, fold, renormalise, with_mirror_images
 from mbrl_control.robot import RobotSpec
 from mbrl_control.store.snapshot import Snapshot
@@ -77,15 +77,21 @@ class Ensemble:
     Args:
         spec: the robot; `spec.model` gives members, hidden sizes, ignored and mirrored signals.
         options: training and structure.
+        prior: what is known of a step; the networks then learn what it does not tell. None for nothing.
+
+    Attributes:
+        kind: name of the part, which its snapshots bear.
     """
 
-    def __init__(self, spec: RobotSpec, options: Options) -> None:
+    kind: ClassVar[str] = KIND
+
+    def __init__(self, spec: RobotSpec, options: Options, prior: Prior | None = None) -> None:
         self.spec, self.options = spec, options
         self.dt, self.version = spec.model_dt, 0
         self.trained = spec.model.members
         self.members = min(options.elites or self.trained, self.trained)
         self.stretch = options.stretch
-        self.encoding = Encoding(spec, options.integrate, options.friction)
+        self.encoding = Encoding(spec, options.integrate, options.friction, prior)
         self._sizes = [self.encoding.inputs, *spec.model.hidden, 2 * spec.state_dim]
         self._weights = self._initial(np.random.default_rng(0))
         self._elites = torch.arange(self.members)
@@ -94,12 +100,13 @@ class Ensemble:
         self._dtype = torch.float32
         self._folded: Folded | None = None
         self._native: native.NativeRollout | None = None
-        self._packed, self._kernel = False, True
+        self._packed, self._kernel = False, prior is None  # native code knows no prior
         self._precise: Ensemble | None = None
         self._doubled = False
 
     def _initial(self, rng: np.random.Generator) -> list[torch.Tensor]:
-        return network.initial(self.trained, self._sizes, rng, self.spec.state_dim if self.options.linear else 0)
+        linear = self.spec.state_dim if self.options.linear else 0
+        return network.initial(self.trained, self._sizes, rng, linear, self.encoding.prior is not None)
 
     # ---- prediction
 
@@ -206,9 +213,11 @@ class Ensemble:
     def _forward(self, state: torch.Tensor, action: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """The last hidden layer [E, N, h] and the means of the next states [E, N, S]."""
         folded = self._ready()
-        features = self.encoding.features(state, action if action.ndim == 3 else action.expand(len(state), -1, -1))
+        action = action if action.ndim == 3 else action.expand(len(state), -1, -1)
+        features = self.encoding.features(state, action)
         hidden = self._hidden(folded, features)
-        return hidden, torch.baddbmm(torch.baddbmm(folded.base[1], features, folded.base[0]), hidden, folded.last)
+        mean = torch.baddbmm(torch.baddbmm(folded.base[1], features, folded.base[0]), hidden, folded.last)
+        return hidden, mean if self.encoding.prior is None else mean + self.encoding.prior(state, action)
 
     def _hidden(self, folded: Folded, features: torch.Tensor) -> torch.Tensor:
         hidden = functional.silu(torch.baddbmm(folded.first[1], features, folded.first[0]))
@@ -251,6 +260,7 @@ class Ensemble:
             raise DataError(f"{len(data)} stretches of data are too few to fit '{self.spec.name}': record at least a second more")
         train = self.encoding.with_mirror_images(train)
         cold = not self.version
+        blind = cold and self.encoding.prior is None
         self._renormalise(Normaliser.of(train, self.encoding), rng)
         norm = self._norm.cast(torch.float32)
         state, action = (torch.tensor(a, dtype=torch.float32) for a in (train.state, train.action))
@@ -273,7 +283,7 @@ class Ensemble:
                 group["lr"] = self.options.learning_rate * (0.525 + 0.475 * math.cos(math.pi * epoch / epochs))
             # A network that knows nothing yet diverges within a stretch: it learns single steps first. Not for long: from
             # noisy states it would learn the noise, to the cost of motions that it has not seen.
-            steps = 1 if cold and epoch < COLD_SHARE * epochs and done < COLD_UPDATES else stretch
+            steps = 1 if blind and epoch < COLD_SHARE * epochs and done < COLD_UPDATES else stretch
             rows = bootstrap.gather(1, torch.as_tensor(rng.permuted(np.tile(np.arange(count), (self.trained, 1)), axis=1)))
             batch = self._batch(count, steps)
             # Stretches overlap, so that an epoch of long ones holds each transition as often as an epoch of single steps.
@@ -327,7 +337,8 @@ class Ensemble:
             features = self.encoding.features(now, action[:, :, k])
             out = network.forward(self._weights, (features - norm.input_mean) * norm.input_inverse)
             raw = out[..., size:] if k == 0 else raw
-            now = now @ self.encoding.carry + (out[..., :size] * norm.target_scale + norm.target_mean) @ self.encoding.spread
+            change = (out[..., :size] * norm.target_scale + norm.target_mean) @ self.encoding.spread
+            now = self.encoding.base(now, action[:, :, k]) + change
             means.append(now)
         return (state[:, :, 1:] - torch.stack(means, 2)) / norm.error_scale, network.bounded_log_variance(raw)
 
@@ -385,7 +396,7 @@ class Ensemble:
             return
         features = self.encoding.features(state[:, 0], action[:, 0])
         inputs = (features - norm.input_mean) * norm.input_inverse
-        outputs = (self.encoding.targets(state[:, 0], state[:, 1]) - norm.target_mean) / norm.target_scale
+        outputs = (self.encoding.targets(state[:, 0], action[:, 0], state[:, 1]) - norm.target_mean) / norm.target_scale
         linear.copy_(network.ridge(inputs[bootstrap], outputs[bootstrap], RIDGE))
 
     def _resume(self, optimiser: torch.optim.Optimizer, weights: list[torch.Tensor]) -> None:
@@ -406,7 +417,7 @@ class Ensemble:
         """A frozen copy of all members, the normaliser and the elites."""
         self._ready()
         arrays = self._arrays()
-        return Snapshot(KIND, self.spec.hash, self.version, {n: a.detach().numpy().copy() for n, a in arrays.items()})
+        return Snapshot(self.kind, self.spec.hash, self.version, {n: a.detach().numpy().copy() for n, a in arrays.items()})
 
     def moments(self) -> dict[str, np.ndarray]:
         """The optimiser's averages: with them and a snapshot, fits go on with the same bits elsewhere. Empty before a fit."""
@@ -433,14 +444,8 @@ class Ensemble:
         Raises:
             SnapshotError: another kind, another robot, or arrays of wrong names, shapes, types or members; the model is then unchanged.
         """
-        if snapshot.kind != KIND:
-            raise SnapshotError(f"snapshot version {snapshot.version} is of kind '{snapshot.kind}', not '{KIND}'")
-        check_spec(snapshot, self.spec)
+        self._check(snapshot)
         mine = self._arrays()
-        check_arrays(snapshot, mine, KIND)
-        elites = snapshot.weights["elites"]
-        if not ((elites >= 0) & (elites < self.trained)).all():
-            raise SnapshotError(f"snapshot version {snapshot.version}: elites {elites.tolist()} are not among {self.trained} members")
         arrays = {n: torch.tensor(snapshot.weights[n]) for n in mine}
         self._weights = [arrays[n] for n in list(mine)[:len(self._weights)]]
         self._norm = Normaliser(*(arrays[f"normaliser.{name}"] for name in vars(self._norm)))
@@ -448,3 +453,13 @@ class Ensemble:
         self._adam = []
         self.version = snapshot.version
         self.prepare(self._dtype)
+
+    def _check(self, snapshot: Snapshot) -> None:
+        """Refuse what `load` must refuse."""
+        if snapshot.kind != self.kind:
+            raise SnapshotError(f"snapshot version {snapshot.version} is of kind '{snapshot.kind}', not '{self.kind}'")
+        check_spec(snapshot, self.spec)
+        check_arrays(snapshot, self._arrays(), self.kind)
+        elites = snapshot.weights["elites"]
+        if not ((elites >= 0) & (elites < self.trained)).all():
+            raise SnapshotError(f"snapshot version {snapshot.version}: elites {elites.tolist()} are not among {self.trained} members")

@@ -13,11 +13,11 @@ LOG_VARIANCE_BOUNDS = (-12.0, 1.0)
 """Softly enforced, in units of the normalised target (so they mean the same for every robot)."""
 
 
-LINEAR_START = 0.1
-"""What the last layer's first weights are scaled by where a linear map stands beside the network."""
+BESIDE = 0.1
+"""What the last layer's first weights are scaled by where the network is to be little at first, beside something that is right already."""
 
 
-def initial(members: int, sizes: list[int], rng: np.random.Generator, linear: int = 0) -> list[torch.Tensor]:
+def initial(members: int, sizes: list[int], rng: np.random.Generator, linear: int = 0, beside: bool = False) -> list[torch.Tensor]:
     """Parameters `[w0, b0, w1, b1, …]` with weights [E, in, out] and biases [E, 1, out], and a linear map if there is to be one.
 
     Weights are truncated-normal with standard deviation 1 / (2 sqrt(in)), as in PETS (Chua et al. 2018, code); every
@@ -29,13 +29,15 @@ def initial(members: int, sizes: list[int], rng: np.random.Generator, linear: in
         rng: generator.
         linear: L > 0 adds [E, in, L] zeros as the last parameter, which map the inputs straight to the first L outputs. The network
             then begins close to nothing, as what is learned beside the line.
+        beside: whether it begins so in any case, as what is learned beside something else.
     """
     out = []
     for fan_in, fan_out in itertools.pairwise(sizes):
         weight = np.clip(rng.standard_normal((members, fan_in, fan_out)), -2, 2) / (2 * math.sqrt(fan_in))
         out += [torch.tensor(weight, dtype=torch.float32), torch.zeros(members, 1, fan_out)]
+    if linear or beside:
+        out[-2] *= BESIDE
     if linear:
-        out[-2] *= LINEAR_START
         out.append(torch.zeros(members, sizes[0], linear))
     return out
 
