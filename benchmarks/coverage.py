@@ -1,0 +1,114 @@
+"""Whether recalibrated intervals hold what they say on a real robot's run that was neither fitted nor calibrated on.
+
+    python benchmarks/coverage.py --data FOLDER --json report.json --picture reliability.png
+
+FOLDER holds one CSV log a run (found at any depth), with the columns that the robot's YAML names. Every run in turn is the test. The
+recalibration is cross-fitted over the others: each of them is predicted by a model that was fitted without it and without the test; the
+intervals that are tested are those of the model that was fitted to all of them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import os
+import platform
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from mbrl_calibration import uncertainty
+from mbrl_calibration.uncertainty import LEVELS, Coverage
+from mbrl_control import parts, robot
+from mbrl_control.data.csv_log import episodes_from_csv
+from mbrl_control.data.episodes import Episode
+from mbrl_control.data.sequences import Sequences, sequences
+from mbrl_control.errors import UserError
+from mbrl_control.models.base import LearnedModel
+
+STEPS = (1, 10, 50)
+TOLD = (0.68, 0.95)
+
+
+def fitted(spec: robot.RobotSpec, runs: list[Episode], without: set[int], seed: int, epochs: int) -> LearnedModel:
+    """A model fitted to all runs but some."""
+    model: LearnedModel = parts.find("models", spec.model.kind).build(
+        spec, parts.options("models", spec.model.kind, dict(spec.model.options)))
+    train = Sequences.join(sequences(r, spec, model.stretch) for i, r in enumerate(runs) if i not in without)
+    model.fit(train, np.random.default_rng([seed, *sorted(without)]), epochs=epochs)
+    return model
+
+
+def errors(spec: robot.RobotSpec, runs: list[Episode], seed: int, epochs: int) -> dict[tuple[int, int], np.ndarray]:
+    """Normalised errors on run i of the model that was fitted without i and j, by (i, j); j = i for the model without i alone."""
+    test = [sequences(r, spec, max(STEPS), spec.model_dt) for r in runs]
+    out = {}
+    for i, j in itertools.combinations_with_replacement(range(len(runs)), 2):
+        began = time.monotonic()
+        model = fitted(spec, runs, {i, j}, seed, epochs)
+        for a, b in {(i, j), (j, i)}:
+            out[a, b] = uncertainty.normalised(model, test[a], spec, np.random.default_rng([seed, a, b]))
+        print(f"without {i} and {j}: {time.monotonic() - began:.0f} s", flush=True)
+    return out
+
+
+def joined(tables: list[Coverage]) -> Coverage:
+    """Mean over tests."""
+    first = tables[0]
+    return Coverage(first.levels, first.steps, first.signals, np.mean([t.share for t in tables], axis=0),
+                    np.sum([t.independent for t in tables], axis=0))
+
+
+def main() -> int:
+    """Run from the command line; 1 when a mean coverage over the tests is off by more than 5 points."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True, help="folder with one CSV log a run")
+    parser.add_argument("--robot", default="double_pendulum_c1", help="shipped robot or YAML (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--epochs", type=int, default=40, help="passes over the data (default: %(default)s)")
+    parser.add_argument("--picture", type=Path, help="write the reliability plot here")
+    parser.add_argument("--json", type=Path, help="write report.json here")
+    given = parser.parse_args()
+    torch.set_num_threads(1)
+    began = time.monotonic()
+    try:
+        spec = robot.load(given.robot)
+        runs = [e for p in sorted(given.data.rglob("*.csv")) for e in episodes_from_csv(p, spec)]
+        found = errors(spec, runs, given.seed, given.epochs)
+        before: list[Coverage] = []
+        after: list[Coverage] = []
+        inside: list[Coverage] = []
+        curves: dict[str, list[Coverage]] = {"before": [], "after": []}
+        for test in range(len(runs)):
+            others = [found[i, test] for i in range(len(runs)) if i != test]
+            made = uncertainty.of_errors(others, spec.state_names)
+            inside.append(uncertainty.left_out(others, spec.state_names, TOLD, STEPS))
+            for kind, tables, use in (("before", before, None), ("after", after, made)):
+                tables.append(uncertainty.covered([found[test, test]], spec.state_names, use, TOLD, STEPS))
+                curves[kind].append(uncertainty.covered([found[test, test]], spec.state_names, use, LEVELS.tolist(), STEPS))
+    except UserError as error:
+        print(error, file=sys.stderr)
+        return 2
+    model: dict[str, Any] = {}
+    for name, tables in (("before", before), ("inside", inside), ("after", after)):
+        mean = joined(tables)
+        model[name] = {"mean": mean.rows(), "off": mean.off(), "tests": [t.rows() for t in tables]}
+        print(f"{name}: off by {100 * mean.off():.1f} points at most, mean over {len(tables)} tests")
+        for k, row in mean.rows().items():
+            print(f"  k = {k}: " + ", ".join(f"{n} {100 * v['0.68']:.1f} / {100 * v['0.95']:.1f}" for n, v in row.items()))
+    if given.picture:
+        uncertainty.picture(joined(curves["before"]), joined(curves["after"]), given.picture, f"{spec.name}: runs that were not seen")
+    if given.json:
+        report = {"schema": 1, "command": " ".join(sys.argv), "robot": spec.name, "seed": given.seed, "wall_s": time.monotonic() - began,
+                  "coverage": model, "machine": {"cores": os.cpu_count(), "cpu": platform.processor(), "gpu": None}}
+        given.json.write_text(json.dumps(report, indent=1), encoding="utf-8")
+    return 0 if model["after"]["off"] <= 0.05 else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
