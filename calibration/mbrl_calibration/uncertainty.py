@@ -102,8 +102,8 @@ class Recalibration:
             DataError: it is something else.
         """
         try:
-            made = Recalibration(tuple(map(str, data["signals"])), *(np.asarray(data[n], float) for n in ("levels", "steps", "width",
-                                 "independent")), int(data["runs"]))
+            levels, steps, width, count = (np.asarray(data[n], float) for n in ("levels", "steps", "width", "independent"))
+            made = Recalibration(tuple(map(str, data["signals"])), levels, steps, width, count, int(data["runs"]))
         except (KeyError, TypeError, ValueError) as error:
             raise DataError(f"this is no recalibration ({error}); make one with mbrl calibrate uncertainty") from error
         shape = (len(made.levels), len(made.steps), len(made.signals))
@@ -168,7 +168,7 @@ def spread(model: LearnedModel, data: Sequences, rng: np.random.Generator, parti
         start, action = (torch.tensor(a, dtype=torch.float32).repeat_interleave(particles, 0)
                          for a in (data.state[some, 0], data.action[some]))
         path = rollout(model, start, action, "tsinf", noise, sample=True)[:, :, 1:]
-        out[some] = path.unflatten(1, (-1, particles)).double().var((0, 2), correction=0).sqrt().numpy()
+        out[some] = path.reshape(len(path), -1, particles, *path.shape[2:]).double().var((0, 2), correction=0).sqrt().numpy()
     return out
 
 

@@ -208,7 +208,7 @@ def test_requests_are_those_of_a_controller_in_full_flight():
     assert (one.sent_time[1:] > one.sent_time[:-1]).all()
 
 
-@pytest.mark.parametrize("kind", ["ensemble", "linear"])
+@pytest.mark.parametrize("kind", ["ensemble", "linear", "greybox"])
 def test_any_learned_model_is_timed_without_data(kind):
     spec = spec_with("pendulum", planner={"horizon": 4, "candidates": 16, "iterations": 2, "knots": None})
     spec = spec.model_copy(update={"model": spec.model.model_copy(update={"kind": kind, "members": 2, "hidden": [8], "options": {}})})
