@@ -3,8 +3,9 @@
     python benchmarks/coverage.py --data FOLDER --json report.json --picture reliability.png
 
 FOLDER holds one CSV log a run (found at any depth), with the columns that the robot's YAML names. Every run in turn is the test. The
-recalibration is cross-fitted over the others: each of them is predicted by a model that was fitted without it and without the test; the
-intervals that are tested are those of the model that was fitted to all of them.
+recalibration is cross-fitted over the others: each of them is predicted by a model that was fitted without it and without the test. What
+is tested are the intervals of just these models on the test, as they are (`before`) and recalibrated (`after`), and beside them those of
+the model that was fitted to all the others (`more`): it knows more than the models that the widths are of, so they are wide for it.
 """
 
 from __future__ import annotations
@@ -83,19 +84,22 @@ def main() -> int:
         before: list[Coverage] = []
         after: list[Coverage] = []
         inside: list[Coverage] = []
+        more: list[Coverage] = []
         curves: dict[str, list[Coverage]] = {"before": [], "after": []}
         for test in range(len(runs)):
-            others = [found[i, test] for i in range(len(runs)) if i != test]
+            rest = [i for i in range(len(runs)) if i != test]
+            others, here = [found[i, test] for i in rest], [found[test, i] for i in rest]
             made = uncertainty.of_errors(others, spec.state_names)
             inside.append(uncertainty.left_out(others, spec.state_names, TOLD, STEPS))
+            more.append(uncertainty.covered([found[test, test]], spec.state_names, made, TOLD, STEPS))
             for kind, tables, use in (("before", before, None), ("after", after, made)):
-                tables.append(uncertainty.covered([found[test, test]], spec.state_names, use, TOLD, STEPS))
-                curves[kind].append(uncertainty.covered([found[test, test]], spec.state_names, use, LEVELS.tolist(), STEPS))
+                tables.append(uncertainty.covered(here, spec.state_names, use, TOLD, STEPS))
+                curves[kind].append(uncertainty.covered(here, spec.state_names, use, LEVELS.tolist(), STEPS))
     except UserError as error:
         print(error, file=sys.stderr)
         return 2
     model: dict[str, Any] = {}
-    for name, tables in (("before", before), ("inside", inside), ("after", after)):
+    for name, tables in (("before", before), ("inside", inside), ("after", after), ("more", more)):
         mean = joined(tables)
         model[name] = {"mean": mean.rows(), "off": mean.off(), "tests": [t.rows() for t in tables]}
         print(f"{name}: off by {100 * mean.off():.1f} points at most, mean over {len(tables)} tests")

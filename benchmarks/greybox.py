@@ -4,8 +4,8 @@
 
 FOLDER holds one CSV log a run (found at any depth), with the columns that the robot's YAML names. Every run is predicted by models that
 were fitted to a part of each of the other runs: its beginning, or a contiguous part drawn by the seed. The physics are the nominal
-equations of the YAML with lumped parameters by bounded least squares on the same data (inverse dynamics, low-passed, commands delayed as
-the YAML says); the grey box stands on just these. Stretches begin at measured states as they are and are compared with measured states as
+equations of the YAML with lumped parameters identified on the same data from commands (`mbrl_calibration.dynamics`, delays as the YAML has
+them); the grey box stands on just these. Stretches begin at measured states as they are and are compared with measured states as
 they are, so that errors include the sensors' noise.
 """
 
@@ -17,18 +17,17 @@ import os
 import platform
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from real_robots import mean_over
-from scipy.optimize import lsq_linear
 
-from mbrl_calibration.mechanism import build, regressor
+from mbrl_calibration.dynamics import Settings, identify
+from mbrl_calibration.mechanism import build
 from mbrl_calibration.runs import Run
-from mbrl_calibration.signals import derivative, even, low_pass
 from mbrl_control import parts, robot
 from mbrl_control.data.csv_log import episodes_from_csv
 from mbrl_control.data.episodes import Episode
@@ -39,7 +38,7 @@ from mbrl_control.models.base import Model
 
 STEPS = (1, 10, 50)
 METHODS = ("persistence", "physics", "ensemble", "greybox")
-CUTOFF_HZ, EDGE_S, SUBSTEPS = 10.0, 0.2, 10
+SUBSTEPS = 10
 
 
 @dataclass(frozen=True)
@@ -50,7 +49,8 @@ class Setting:
         share: of each training run that is used.
         random: a contiguous part drawn by the seed, instead of the beginning.
         seed: of that part and of the fits.
-        epochs: passes over the data.
+        epochs: passes over the data, of the grey box.
+        ensemble_epochs: of the plain ensemble.
         stretch: model steps per stretch of the grey box' training data.
         decay: its weight decay; None for that of the YAML.
     """
@@ -59,6 +59,7 @@ class Setting:
     random: bool
     seed: int
     epochs: int
+    ensemble_epochs: int
     stretch: int
     decay: float | None
 
@@ -71,22 +72,11 @@ def part_of(run: Episode, setting: Setting, number: int) -> Episode:
 
 
 def identified(spec: robot.RobotSpec, runs: list[Episode]) -> robot.RobotSpec:
-    """The robot with the nominal parameters that explain the runs' commands best, by least squares within the mechanism's bounds."""
-    mechanism, matrices, targets = build(spec), [], []
-    for episode in runs:
-        nothing = np.full(episode.action.shape, np.nan)
-        run = Run(episode.name, episode.time, unwrap(episode.state, spec.wraps), episode.action, nothing)
-        grid = even(run, run.period, spec.delays)
-        q, v, u = (low_pass(x, grid.period, CUTOFF_HZ) for x in (grid.state[:, mechanism.positions], grid.state[:, mechanism.rates],
-                                                                 grid.command))
-        edge = round(EDGE_S / grid.period)
-        inside = [x[edge:-edge].T for x in (q, v, derivative(v, grid.period), u)]
-        count = inside[0].shape[1]
-        matrix, target = regressor(mechanism, spec.action_dim).map(count)(*inside)
-        matrices.append(matrix.full().reshape(mechanism.count * count, -1))
-        targets.append(target.full().ravel())
-    found = lsq_linear(np.concatenate(matrices), np.concatenate(targets), mechanism.bounds)
-    parameters = mechanism.system(dict(zip(mechanism.names, found.x.tolist(), strict=True)))
+    """The robot with the nominal parameters under which free runs from the runs' commands follow them best."""
+    mechanism = build(spec)
+    logs = [Run(r.name, r.time, unwrap(r.state, spec.wraps), r.action, np.full(r.action.shape, np.nan)) for r in runs]
+    found = identify(logs, [], mechanism, spec.delays, Settings(measured=False))
+    parameters = mechanism.system(dict(zip(mechanism.names, found.values.tolist(), strict=True)))
     nominal = spec.nominal.model_copy(update={"parameters": {**spec.nominal.parameters, **parameters}})
     return spec.model_copy(update={"nominal": nominal})
 
@@ -99,7 +89,8 @@ def learned(spec: robot.RobotSpec, kind: str, runs: list[Episode], setting: Sett
     chosen = spec.model_copy(update={"model": spec.model.model_copy(update={"kind": kind, "options": given})})
     model = parts.find("models", kind).build(chosen, parts.options("models", kind, given))
     train = Sequences.join(sequences(r, chosen, model.stretch) for r in runs)
-    return model, model.fit(train, rng, epochs=setting.epochs)["fit_s"]
+    epochs = setting.epochs if kind == "greybox" else setting.ensemble_epochs
+    return model, model.fit(train, rng, epochs=epochs)["fit_s"]
 
 
 def fold(spec: robot.RobotSpec, runs: list[Episode], left_out: int, setting: Setting) -> dict[str, Any]:
@@ -139,7 +130,9 @@ def main() -> int:
     parser.add_argument("--share", type=float, default=0.25, help="of each training run that is used (default: %(default)s)")
     parser.add_argument("--random", action="store_true", help="a contiguous part drawn by the seed, instead of the beginning")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--epochs", type=int, default=40, help="passes over the data (default: %(default)s)")
+    parser.add_argument("--epochs", type=int, default=40, help="passes of the grey box over the data (default: %(default)s)")
+    parser.add_argument("--ensemble-epochs", type=int, default=160, help="of the plain ensemble; a quarter of the data then gets as many "
+                        "gradient steps as all of it does in benchmarks/real_robots.py (default: %(default)s)")
     parser.add_argument("--stretch", type=int, default=25, help="model steps per stretch for the grey box (default: %(default)s)")
     parser.add_argument("--decay", type=float, help="weight decay of the grey box (default: as in the YAML)")
     parser.add_argument("--folds", type=int, nargs="*", help="runs to leave out, counted from 0 (default: each in turn)")
@@ -147,10 +140,12 @@ def main() -> int:
     given = parser.parse_args()
     torch.set_num_threads(1)
     began = time.monotonic()
-    setting = Setting(given.share, given.random, given.seed, given.epochs, given.stretch, given.decay)
+    setting = Setting(given.share, given.random, given.seed, given.epochs, given.ensemble_epochs, given.stretch,
+                      given.decay)
     try:
         spec = robot.load(given.robot)
-        runs = [e for p in sorted(given.data.rglob("*.csv")) for e in episodes_from_csv(p, spec)]
+        paths = sorted(given.data.rglob("*.csv"))
+        runs = [replace(e, name=str(p.relative_to(given.data))) for p in paths for e in episodes_from_csv(p, spec)]
         folds = []
         for left_out in given.folds if given.folds is not None else range(len(runs)):
             folds.append(fold(spec, runs, left_out, setting))
