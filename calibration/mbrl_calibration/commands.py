@@ -48,6 +48,25 @@ def dynamics(
     session.finish(made, "calibrate dynamics", seed, out, html, json_path)
 
 
+def uncertainty(
+    robot_name: RobotName,
+    files: Files,
+    out: Annotated[Path, typer.Option("-o", "--out", help="new file for the recalibration (JSON)")],
+    budget: Annotated[float, typer.Option(min=1.0, help="seconds for all fits together")] = 40.0,
+    seed: Seed = 0,
+    json_path: Json = None,
+    html: Html = None,
+) -> None:
+    """Find how wide the learned model's intervals must be to hold what they say, on runs that it has not seen."""
+    from mbrl_calibration import find_trust, session  # noqa: PLC0415
+
+    made = session.open_logs(robot_name, files, None, out, seed, console)
+    found = find_trust.find_trust(made, budget, seed)
+    find_trust.save(found, out)
+    made.say(f"written: {out}")
+    session.finish(made, "calibrate uncertainty", seed, None, html or out.with_suffix(".html"), json_path)
+
+
 def everything(robot_name: RobotName, files: Files, test: Test = None, out: Out = None, commands: Commands = False, seed: Seed = 0,
                json_path: Json = None, html: Html = None) -> None:
     """Find delays, then dynamics with these, and write both."""
@@ -66,5 +85,6 @@ def add(app: typer.Typer) -> None:
                          no_args_is_help=True)
     inside.command("delay")(delay)
     inside.command("dynamics")(dynamics)
+    inside.command("uncertainty")(uncertainty)
     inside.command("all")(everything)
     app.add_typer(inside, name="calibrate")
