@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 from mbrl_calibration import mechanism, outputs, runs, twin
 from mbrl_calibration.mechanism import effort_function
 from mbrl_calibration.runs import Run
+from mbrl_calibration.uncertainty import Recalibration
 from mbrl_control import robot
 from mbrl_control.cli import application
 from mbrl_control.errors import DataError, UserError
@@ -193,3 +194,15 @@ def test_known_parameters_have_names(logs):
     (logs / "other.yaml").write_text(yaml.safe_dump(data))
     result = call("dynamics", logs / "other.yaml", logs / "log0.csv")
     assert "'mass' is none of the lumped parameters I, mu, b, cf, offset" in str(result.exception), result.output
+
+
+def test_intervals_are_recalibrated_on_runs_that_were_not_fitted(logs):
+    both = logs / "log0.csv", logs / "log1.csv"
+    result = call("uncertainty", logs / "robot.yaml", *both, "--budget", "2", "-o", logs / "r.json", "--json", logs / "f.json")
+    assert result.exit_code == 0, result.output
+    assert set(json.loads((logs / "f.json").read_text())["coverage"]) == {"before", "after", "off"}
+    made = Recalibration.from_json(json.loads((logs / "r.json").read_text()))
+    assert made.runs == 2
+    assert made.factor(0.8, 1, 0) > made.factor(0.5, 1, 0) > 0
+    again = call("uncertainty", logs / "robot.yaml", logs / "log0.csv", "--budget", "2", "-o", logs / "other.json")
+    assert "at least two logs" in str(again.exception)
