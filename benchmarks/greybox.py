@@ -131,8 +131,8 @@ def main() -> int:
     parser.add_argument("--random", action="store_true", help="a contiguous part drawn by the seed, instead of the beginning")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--epochs", type=int, default=40, help="passes of the grey box over the data (default: %(default)s)")
-    parser.add_argument("--ensemble-epochs", type=int, default=160, help="of the plain ensemble; a quarter of the data then gets as many "
-                        "gradient steps as all of it does in benchmarks/real_robots.py (default: %(default)s)")
+    parser.add_argument("--ensemble-epochs", type=int, default=80, help="of the plain ensemble, which is slower to learn (default: "
+                        "%(default)s)")
     parser.add_argument("--stretch", type=int, default=25, help="model steps per stretch for the grey box (default: %(default)s)")
     parser.add_argument("--decay", type=float, help="weight decay of the grey box (default: as in the YAML)")
     parser.add_argument("--folds", type=int, nargs="*", help="runs to leave out, counted from 0 (default: each in turn)")
