@@ -9,8 +9,8 @@ from functools import cached_property
 import numpy as np
 from scipy import optimize, signal
 
-from mbrl_calibration.delay import STILL, AxisDelay, by_chance, judged, unknown
-from mbrl_calibration.profile import Piece, Profile, held, profile, summed
+from mbrl_calibration.axis_delay import STILL, AxisDelay, by_profile, judged, unknown
+from mbrl_calibration.profile import Piece, Profile, held, summed
 from mbrl_calibration.runs import Run
 from mbrl_calibration.signals import low_pass
 from mbrl_calibration.whitening import covariance, memory_of, whiten
@@ -173,12 +173,25 @@ def _by_places(drive: _Drive) -> _Drive:
 
 
 def _bends(steering: np.ndarray, offset: float, low: float, high: float) -> np.ndarray:
-    return np.tan(np.clip(np.clip(steering, low, high) + offset, -1.5, 1.5))
+    return np.asarray(np.tan(np.clip(np.clip(steering, low, high) + offset, -1.5, 1.5)))
 
 
 def _since(drive: _Drive, longest_s: float) -> _Drive:
     begin = int(np.searchsorted(drive.time, drive.time[0] + min(longest_s, 0.25 * (drive.time[-1] - drive.time[0]))))
     return _Drive(drive.time[begin:], drive.state[begin:], drive.sent_time, drive.sent)
+
+
+def _turning(d: _Drive, limits: tuple[float, float]) -> Piece:
+    """The yaw as a regression on the bend of the way, with an offset of the steering."""
+    bends = _bends(d.sent[:, 1], 0.0, *limits)
+    return Piece(d.state[:, 2] - d.state[0, 2], summed(d.time, d.speed[:, None]),
+                 lambda delay: summed(d.time, (d.speed * d.mean(bends, delay))[:, None]))
+
+
+def _driving(d: _Drive) -> Piece:
+    """The speed as a regression on itself and its command."""
+    return Piece(d.state[:, 3] - d.state[0, 3], summed(d.time, d.speed[:, None]),
+                 lambda delay: summed(d.time, d.mean(d.sent[:, 0], delay)[:, None]))
 
 
 def _steering(drives: list[_Drive], name: str, limits: tuple[float, float], longest_s: float
@@ -187,17 +200,12 @@ def _steering(drives: list[_Drive], name: str, limits: tuple[float, float], long
     if float(np.ptp(np.clip(sent, *limits))) <= STILL * (limits[1] - limits[0]):
         return unknown(name, longest_s, f"command '{name}' hardly changes in any run; drive curves to both sides", "physics"), [], []
     late = [_since(d, longest_s) for d in drives]
-    pieces = [Piece(d.state[:, 2] - d.state[0, 2], summed(d.time, d.speed[:, None]),
-                    lambda delay, d=d: summed(d.time, (d.speed * d.mean(_bends(d.sent[:, 1], 0.0, *limits), delay))[:, None]))
-              for d in late]
+    pieces = [_turning(d, limits) for d in late]
     period = float(np.median(np.concatenate([np.diff(d.time) for d in late])))
-    try:
-        made = profile(pieces, np.arange(-2 * period, 2 * longest_s + 0.5 * period, period))
-    except DataError as error:
-        return unknown(name, longest_s, str(error), "physics"), [], []
-    if by_chance(made):
-        return unknown(name, longest_s, f"what command '{name}' does to the yaw cannot be told from chance; drive curves at speed",
-                       "physics"), [], []
+    first, made = by_profile(name, pieces, np.arange(-2 * period, 2 * longest_s + 0.5 * period, period), period, longest_s, "physics",
+                             f"what command '{name}' does to the yaw cannot be told from chance")
+    if made is None or not first.effect:
+        return first, [], []
     fitted = _Steered(late, period, limits, _beyond(late, limits) > BEYOND)
     return _bicycle(fitted, made, name, longest_s)
 
@@ -295,17 +303,13 @@ def _speed(drives: list[_Drive], name: str, width: float, longest_s: float) -> t
         told = f"command '{name}' hardly changes in any run, so lag and gain of the speed cannot be found; drive with changes of speed"
         return unknown(name, longest_s, told, "regression"), [], [told]
     late = [_since(d, longest_s) for d in drives]
-    pieces = [Piece(d.state[:, 3] - d.state[0, 3], summed(d.time, d.speed[:, None]),
-                    lambda delay, d=d: summed(d.time, d.mean(d.sent[:, 0], delay)[:, None])) for d in late]
+    pieces = [_driving(d) for d in late]
     period = float(np.median(np.concatenate([np.diff(d.time) for d in late])))
-    try:
-        made = profile(pieces, np.arange(-2 * period, 2 * longest_s + 0.5 * period, period))
-    except DataError as error:
-        return unknown(name, longest_s, str(error), "regression"), [], []
+    told = f"speed does not follow '{name}' as a lag of first order would; lag and gain are not told"
+    first, made = by_profile(name, pieces, np.arange(-2 * period, 2 * longest_s + 0.5 * period, period), period, longest_s, "physics", told)
+    if made is None or not first.effect or made.coefficients[0] >= 0:
+        return (first if not first.effect else unknown(name, longest_s, told, "physics")), [], [told]
     drag, drive = made.coefficients
-    if by_chance(made) or drag >= 0:
-        told = f"speed does not follow '{name}' as a lag of first order would; lag and gain are not told"
-        return unknown(name, longest_s, told, "regression"), [], [told]
     start = np.array([made.delay_s, -1.0 / drag, -drive / drag])
     low, high = np.array([made.delay_s - 5 * period, 0.01, 1e-6]), np.array([made.delay_s + 5 * period, 100.0, np.inf])
     x, spread = _solve(lambda at: [_lagging(d, *at) for d in late], start, (low, high), np.array([0.25 * period, 1e-3, 1e-3]))

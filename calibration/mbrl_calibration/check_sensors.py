@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from mbrl_calibration.delay import STILL
+from mbrl_calibration.axis_delay import STILL
 from mbrl_calibration.findings import MISFIT, NEAR, Finding, refuse, since, stretches, warn
 from mbrl_calibration.profile import held
 from mbrl_calibration.runs import Run

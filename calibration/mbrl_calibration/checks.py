@@ -7,10 +7,10 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+from mbrl_calibration.axis_delay import STILL
 from mbrl_calibration.car import speed_by_places
 from mbrl_calibration.check_pairs import pairs
 from mbrl_calibration.check_sensors import sensors
-from mbrl_calibration.delay import STILL
 from mbrl_calibration.findings import SMOOTH, Finding, refuse, since, smoothness, warn
 from mbrl_calibration.runs import Run
 from mbrl_control.robot import RobotSpec

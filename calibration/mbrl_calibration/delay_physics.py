@@ -32,10 +32,12 @@ class Refined:
     Attributes:
         delay_s: [D] the most likely ones.
         half_s: [D] half widths of their 95 % intervals.
+        effect: [D] likelihood ratios of each command acting at all, about the fit.
     """
 
     delay_s: np.ndarray
     half_s: np.ndarray
+    effect: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -104,18 +106,31 @@ class _Fit:
 
     def slopes(self, p: np.ndarray, delays: np.ndarray) -> np.ndarray:
         """[N, free + D] of the whitened prediction by the free parameters and the delays."""
-        rows = []
+        columns = []
+        for part in self.parts:
+            _, by_p, by_u = self._by_sample(part, part.commands(delays), p)
+            rate = (part.commands(delays + self.nudge) - part.commands(delays - self.nudge))[self.axes].T / (2 * self.nudge)
+            columns.append(np.concatenate([by_p[:, :, self.free], by_u[:, :, self.axes] * rate], axis=2))
+        return self._whitened(columns)
+
+    def shares(self, p: np.ndarray, delays: np.ndarray) -> np.ndarray:
+        """[N, D] what each command adds to the whitened prediction."""
+        columns = []
         for part in self.parts:
             commands = part.commands(delays)
-            count, n = commands.shape[1], len(part.angle)
-            _, by_p, by_u = (np.array(x) for x in self.function(part.angle, part.speed, commands, p))
-            by_p = by_p.reshape(n, count, -1)[:, :, self.free]
-            by_u = by_u.reshape(n, count, -1)[:, :, self.axes]
-            rate = (part.commands(delays + self.nudge) - part.commands(delays - self.nudge))[self.axes].T / (2 * self.nudge)
-            both = np.concatenate([by_p, by_u * rate[None]], axis=2)
-            rows += [_off(whiten(averaged(summed(part.time, both[o]), self.count), m) / s, m)
-                     for o, (m, s) in enumerate(zip(self.memories, self.sigmas, strict=True))]
-        return np.concatenate(rows)
+            columns.append(self._by_sample(part, commands, p)[2][:, :, self.axes] * commands[self.axes].T)
+        return self._whitened(columns)
+
+    def _by_sample(self, part: _Part, commands: np.ndarray, p: np.ndarray) -> list[np.ndarray]:
+        """Accelerations [n, T - 1, 1] and their slopes by parameters [n, T - 1, P] and by commands [n, T - 1, A]."""
+        n, count = len(part.angle), commands.shape[1]
+        return [np.array(x).reshape(n, count, -1) for x in self.function(part.angle, part.speed, commands, p)]
+
+    def _whitened(self, columns: list[np.ndarray]) -> np.ndarray:
+        """[N, K] columns [n, T - 1, K] of accelerations as `residual` has them."""
+        return np.concatenate([_off(whiten(averaged(summed(part.time, both[o]), self.count), m) / s, m)
+                               for part, both in zip(self.parts, columns, strict=True)
+                               for o, (m, s) in enumerate(zip(self.memories, self.sigmas, strict=True))])
 
 
 def _off(columns: np.ndarray, memory: np.ndarray) -> np.ndarray:
@@ -146,7 +161,7 @@ def refine(stretches: Sequence[Stretch], spec: RobotSpec, starts: Sequence[np.nd
     kept = set(spec.nominal.known if spec.nominal else [])
     free = np.array([i for i, name in enumerate(m.names) if name not in kept], dtype=int)
     function, runs = _function(m, spec.action_dim), [s.run for s in stretches]
-    tried = []
+    tried: list[tuple[float, int, _Fit, tuple[np.ndarray, np.ndarray]]] = []
     for start in starts:
         for p in _parameters(runs, m, spec, start, free):
             fit = _Fit(parts, function, free, axes, [difference()] * m.count, np.ones(m.count), 0.5 * period, count)
@@ -210,10 +225,14 @@ def _descend(fit: _Fit, m: Mechanism, p: np.ndarray, delays: np.ndarray, rounds:
 
 
 def _described(fit: _Fit, p: np.ndarray, delays: np.ndarray) -> Refined | None:
-    variance = np.diag(covariance(fit.slopes(p, delays), fit.residual(p, delays)))[len(fit.free):]
+    slopes, residual = fit.slopes(p, delays), fit.residual(p, delays)
+    variance = np.diag(covariance(slopes, residual))[len(fit.free):]
     if not np.isfinite(variance).all() or (variance <= 0).any():
         return None
-    return Refined(delays[fit.axes], 1.96 * np.sqrt(variance))
+    scale = np.maximum(np.linalg.norm(slopes, axis=0), 1e-300)
+    without = [np.linalg.lstsq(slopes / scale, residual + share, rcond=1e-9)[1] for share in fit.shares(p, delays).T]
+    effect = len(residual) * np.log([float(w[0]) / float(residual @ residual) if len(w) else 1.0 for w in without])
+    return Refined(delays[fit.axes], 1.96 * np.sqrt(variance), effect)
 
 
 def _steps(fit: _Fit, m: Mechanism, p: np.ndarray, delays: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

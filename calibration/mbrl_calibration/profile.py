@@ -211,7 +211,7 @@ def _project(columns: np.ndarray, values: np.ndarray) -> np.ndarray:
 
 def _end(ratio: Callable[[float], float], best: float, stop: float, step: float) -> float:
     """Where the likelihood ratio first passes the limit on the way from the best delay to the end of the search."""
-    sign, inside = np.sign(stop - best), best
+    sign, inside = float(np.sign(stop - best)), best
     while sign * (stop - inside) > 0:
         outside = inside + sign * min(step, abs(stop - inside))
         if ratio(outside) > LIKELY:

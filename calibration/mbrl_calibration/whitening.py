@@ -17,7 +17,7 @@ BLOCKS = 12
 
 def difference(order: int = ORDER) -> np.ndarray:
     """[order] the filter of a random walk: each sample less the one before."""
-    return np.eye(1, order)[0]
+    return np.asarray(np.eye(1, order)[0])
 
 
 def whiten(columns: np.ndarray, memory: np.ndarray) -> np.ndarray:

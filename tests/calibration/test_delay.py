@@ -7,7 +7,7 @@ import pytest
 from bag_tools import real
 from synthetic import multisine, simulate
 
-from mbrl_calibration import delay, runs
+from mbrl_calibration import delay, runs, sensor_delay
 from mbrl_calibration.profile import Piece, averaged, held, joined, profile, summed
 from mbrl_calibration.runs import Run
 from mbrl_calibration.whitening import covariance, memory_of, whiten
@@ -78,7 +78,7 @@ def test_the_covariance_is_that_of_least_squares_for_white_residuals_and_wider_f
     by_hand = np.linalg.inv(x.T @ x) * (white @ white) / (6000 - 2)
     made = np.sqrt(np.diag(covariance(x, white)))
     assert (made >= np.sqrt(np.diag(by_hand)) - 1e-12).all()
-    assert made == pytest.approx(np.sqrt(np.diag(by_hand)), rel=0.4)
+    assert made == pytest.approx(np.sqrt(np.diag(by_hand)), rel=0.6)  # never narrower, and by the scatter of 12 blocks wider
     slow = np.repeat(rng.standard_normal(60), 100)  # both keep their value for 100 samples: 60 samples in truth
     assert covariance(slow[:, None], np.repeat(rng.standard_normal(60), 100))[0, 0] > 30 * 1 / 6000
 
@@ -132,7 +132,7 @@ def test_delays_of_both_axes_of_double_pendulums_within_a_fifth_of_a_sample():
         worst = max(worst, *(abs(f.delay_s - t) / period for f, t in zip(found, true, strict=True)))
         inside += sum(f.low_s <= t <= f.high_s for f, t in zip(found, true, strict=True))
     assert worst < 0.2
-    assert inside >= 8  # of 10: 95 % each
+    assert inside >= 8  # of 10: fewer have one chance in 90 where 95 % hold
 
 
 def test_delay_of_a_double_pendulum_without_its_equations():
@@ -173,6 +173,15 @@ def test_a_sine_in_steady_state_tells_no_delay():
     assert not found.determined
     assert found.low_s <= 0.03 <= found.high_s
     assert "'u'" in found.reason
+
+
+def test_a_command_that_does_not_reach_its_mechanism_is_refused():
+    spec, rng, period = robot.load("double_pendulum_c1"), np.random.default_rng(3), 0.005
+    time = period * np.arange(1000)
+    moved = simulate(spec, {}, multisine(time, 2, 2.0, rng), period, np.zeros(2), rng)
+    other = Run("other", time, moved.state, multisine(time, 2, 2.0, np.random.default_rng(99)), moved.measured)
+    for found in delay.estimate([other], spec, longest_s=0.1):
+        assert not found.determined, found
 
 
 def test_a_command_without_effect_is_refused():
@@ -229,7 +238,7 @@ def test_delay_from_command_to_its_sensor():
         u = multisine(time, 1, 2.0, rng)[:, 0]
         late = np.interp(time - true, time + 0.5 * period, u)  # what is held for a period lags half of one behind the curve
         noisy = Run("run", time, np.zeros((2000, 2)), u[:, None], (0.9 * late + 0.05 + 0.02 * rng.standard_normal(len(time)))[:, None])
-        (found,) = delay.of_sensors([noisy], servo("N*m"))
+        (found,) = sensor_delay.of_sensors([noisy], servo("N*m"))
         assert found.determined, found.reason
         assert found.delay_s == pytest.approx(true, abs=0.4 * period)
         inside += found.low_s <= true <= found.high_s
@@ -238,7 +247,7 @@ def test_delay_from_command_to_its_sensor():
 
 def test_a_robot_without_sensors_of_its_commands_has_no_such_delay():
     rng = np.random.default_rng(0)
-    assert delay.of_sensors([linear(random_steps(600, 7, rng), 0.01, 0.0, rng)], servo("N*m")) == []
+    assert sensor_delay.of_sensors([linear(random_steps(600, 7, rng), 0.01, 0.0, rng)], servo("N*m")) == []
 
 
 @pytest.mark.parametrize("lag", [-0.004, 0.0, 0.0087])
@@ -248,7 +257,7 @@ def test_lag_of_a_measured_rate_behind_its_position(lag):
     q = np.sin(phase * time).sum(axis=0)
     v = (phase * np.cos(phase * (time - lag))).sum(axis=0)
     state = np.column_stack([q + 1e-4 * rng.standard_normal(2000), v + 0.05 * rng.standard_normal(2000)])
-    (found,) = delay.of_rates([Run("run", time, state, np.zeros((2000, 1)), np.full((2000, 1), np.nan))], servo("N*m"))
+    (found,) = sensor_delay.of_rates([Run("run", time, state, np.zeros((2000, 1)), np.full((2000, 1), np.nan))], servo("N*m"))
     assert found.determined, found.reason
     assert found.delay_s == pytest.approx(lag, abs=0.0005)
     assert found.low_s <= lag <= found.high_s
@@ -258,7 +267,7 @@ def test_a_rate_by_backward_differences_lags_half_a_sample():
     rng, time = np.random.default_rng(1), 0.01 * np.arange(1500)
     q = multisine(time, 1, 1.0, rng)[:, 0]
     state = np.column_stack([q, np.append(0.0, np.diff(q) / 0.01)])
-    (found,) = delay.of_rates([Run("run", time, state, np.zeros((1500, 1)), np.full((1500, 1), np.nan))], servo("N*m"))
+    (found,) = sensor_delay.of_rates([Run("run", time, state, np.zeros((1500, 1)), np.full((1500, 1), np.nan))], servo("N*m"))
     assert found.delay_s == pytest.approx(0.005, abs=1e-4)
 
 
@@ -287,5 +296,5 @@ def test_a_desired_trajectory_has_torques_at_instants_half_a_sample_before_what_
 def test_rates_of_the_real_double_pendulum_are_backward_differences():
     spec = robot.load("double_pendulum_c1")
     log = runs.load([real("dfki_double_pendulum_C1") / "sys_id_20230629_143339" / "trajectory.csv"], spec)
-    for found in delay.of_rates(log, spec):
+    for found in sensor_delay.of_rates(log, spec):
         assert found.delay_s == pytest.approx(0.001, abs=1e-5)
