@@ -33,7 +33,8 @@ STARTS = (0.02, 0.1, 0.3, 0.5, 0.7, 0.9)
 """Delays, as shares of the longest, that the search by a mechanism starts from where a regression does not tell."""
 
 ACTS = 50.0
-"""Likelihood ratio of a mechanism's command acting below which what it does may be chance."""
+"""Likelihood ratio of a mechanism's command acting, beside others, above which no regression need tell that it does: that of a single
+command is always 0, for one without effect looks like one that moves heavy masses."""
 
 STEPPING = 0.05
 """Share of a sample that smoothing and integration by midpoints may shift a mechanism's delay by; part of its interval."""
@@ -156,9 +157,10 @@ def _with_physics(runs: Sequence[Run], spec: RobotSpec, found: list[AxisDelay], 
     if refined is None:
         return found
     out = list(found)
-    for a, delay, half, effect in zip(moving, refined.delay_s.tolist(), refined.half_s.tolist(), refined.effect.tolist(), strict=True):
-        half = float(np.hypot(half, STEPPING * period_of(runs)))
+    halves = np.hypot(refined.half_s, STEPPING * period_of(runs))
+    for a, delay, half, effect in zip(moving, refined.delay_s.tolist(), halves.tolist(), refined.effect.tolist(), strict=True):
         made = AxisDelay(found[a].name, delay, delay - half, delay + half, True, "", "physics")
         told = f"command '{made.name}' does nothing that its mechanism could not do without it; record with more excitation"
-        out[a] = judged(made, period_of(runs), longest_s) if effect > ACTS else unknown(made.name, longest_s, told, "physics")
+        acts = effect > ACTS or found[a].effect
+        out[a] = judged(made, period_of(runs), longest_s) if acts else unknown(made.name, longest_s, told, "physics")
     return out

@@ -190,11 +190,11 @@ def _described(fit: _Whitened, best: float, grid: np.ndarray, losses: np.ndarray
     residual = fit.target - jacobian[:, :-1] @ solved
     spread = covariance(jacobian, residual)
     across = slope - _project(np.column_stack([fit.known, moved]), slope)
-    plain = residual @ residual / max(free, 1) / max(float(across @ across), 1e-300)
+    plain = float(residual @ residual) / max(free, 1) / max(float(across @ across), 1e-300)
     widen = max(1.0, float(spread[-1, -1]) / plain)
 
     def ratio(delay: float) -> float:
-        return free * float(np.log(max(fit.loss(delay), 1e-300) / max(least, 1e-300))) / widen
+        return float(free * np.log(max(fit.loss(delay), 1e-300) / max(least, 1e-300)) / widen)
 
     low, high = (_end(ratio, best, stop, nudge) for stop in (float(grid[0]), float(grid[-1])))
     ratios = free * np.log(np.maximum(losses, 1e-300) / max(least, 1e-300)) / widen
@@ -211,7 +211,7 @@ def _project(columns: np.ndarray, values: np.ndarray) -> np.ndarray:
 
 def _end(ratio: Callable[[float], float], best: float, stop: float, step: float) -> float:
     """Where the likelihood ratio first passes the limit on the way from the best delay to the end of the search."""
-    sign, inside = float(np.sign(stop - best)), best
+    sign, inside = (1.0 if stop > best else -1.0), best
     while sign * (stop - inside) > 0:
         outside = inside + sign * min(step, abs(stop - inside))
         if ratio(outside) > LIKELY:
