@@ -46,7 +46,7 @@ def find_delays(session: Session) -> np.ndarray:
     """Find the delay of each command.
 
     Returns:
-        [A] those found; where the logs do not determine one, that of the YAML, s.
+        [A] those found, none below 0 as intervals may be; where the logs do not determine one, that of the YAML, s.
     """
     found = delay.estimate(session.train, session.spec)
     rows = tuple((a.name, _ms(a.delay_s) if a.determined else "not determined", f"{_ms(a.low_s)} … {_ms(a.high_s)}", a.method)
@@ -56,4 +56,4 @@ def find_delays(session: Session) -> np.ndarray:
     figures: dict[str, Any] = {a.name: {"value": a.delay_s, "low": a.low_s, "high": a.high_s, "determined": a.determined,
                                         "reason": a.reason, "method": a.method} for a in found}
     session.figures["delay_s"] = figures
-    return np.array([a.delay_s if a.determined else before for a, before in zip(found, session.spec.delays, strict=True)])
+    return np.array([max(0.0, a.delay_s) if a.determined else before for a, before in zip(found, session.spec.delays, strict=True)])
