@@ -102,10 +102,14 @@ def _car(session: Session) -> None:
     axes = (found.speed, found.steering)
     told = tuple((a.name, f"{1e3 * a.delay_s:.3g}" if a.determined else "not determined", f"{1e3 * a.low_s:.3g} … {1e3 * a.high_s:.3g}")
                  for a in axes)
-    session.show(Table("Delays", ("command", "delay, ms", "95 % interval"), told))
-    session.notes += [*found.notes, *(f"delay of '{a.name}': {a.reason}" for a in axes if not a.determined)]
+    if "delay_s" not in session.figures:
+        session.show(Table("Delays", ("command", "delay, ms", "95 % interval"), told))
+    late = [f"delay of '{a.name}': {a.reason}" for a in axes if not a.determined]
+    session.notes += [note for note in (*found.notes, *late) if note not in session.notes]
     known = mechanism.equations_of(session.spec).parameters
     session.parameters = {p.name: p.value for p in found.parameters if p.name in known}
+    if (together := found.get("L + K v^2")) is not None and known["K"] == 0:
+        session.parameters["L"] = together.value
     by_name = {a.name: a.delay_s for a in axes if a.determined}
     session.delays = np.array([by_name.get(n, d) for n, d in zip(session.spec.command_names, session.spec.delays, strict=True)])
     session.figures |= {"parameters": {p.name: {"value": p.value, "low": p.low, "high": p.high} for p in found.parameters},
