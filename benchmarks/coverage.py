@@ -13,8 +13,6 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
-import os
-import platform
 import sys
 import time
 from pathlib import Path
@@ -31,6 +29,7 @@ from mbrl_control.data.episodes import Episode
 from mbrl_control.data.sequences import Sequences, sequences
 from mbrl_control.errors import UserError
 from mbrl_control.models.base import LearnedModel
+from mbrl_control.stack.report import machine
 
 STEPS = (1, 10, 50)
 TOLD = (0.68, 0.95)
@@ -109,7 +108,7 @@ def main() -> int:
         uncertainty.picture(joined(curves["before"]), joined(curves["after"]), given.picture, f"{spec.name}: runs that were not seen")
     if given.json:
         report = {"schema": 1, "command": " ".join(sys.argv), "robot": spec.name, "seed": given.seed, "wall_s": time.monotonic() - began,
-                  "coverage": model, "machine": {"cores": os.cpu_count(), "cpu": platform.processor(), "gpu": None}}
+                  "coverage": model, "machine": machine()}
         given.json.write_text(json.dumps(report, indent=1), encoding="utf-8")
     return 0 if model["after"]["off"] <= 0.05 else 1
 

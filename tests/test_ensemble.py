@@ -12,7 +12,7 @@ import torch
 from mbrl_control import robot
 from mbrl_control.data.sequences import Sequences
 from mbrl_control.errors import DataError, SnapshotError
-from mbrl_control.models import division, ensemble, linear, network
+from mbrl_control.models import division, ensemble, linear, network, open_loop_loss
 from mbrl_control.models.encoding import Encoding, Normaliser
 
 SPEC = robot.load("cartpole")
@@ -96,7 +96,7 @@ def test_gradients_are_clipped_member_by_member():
 
 def test_bootstrap_sets_differ_between_members_and_stay_for_the_fit(monkeypatch):
     model, seen = small(), []
-    monkeypatch.setattr(ensemble.Ensemble, "_loss", spy := _spy(seen))
+    monkeypatch.setattr(open_loop_loss, "loss", spy := _spy(seen))
     count = 300  # with mirror images a multiple of the batch, so that an epoch leaves nothing out
     model.fit(data(count), np.random.default_rng(0), epochs=3, holdout=data(50, seed=1))
     assert spy
@@ -110,11 +110,11 @@ def test_bootstrap_sets_differ_between_members_and_stay_for_the_fit(monkeypatch)
 
 
 def _spy(seen: list[torch.Tensor]):
-    true = ensemble.Ensemble._loss
+    true = open_loop_loss.loss
 
-    def loss(self, norm, state, action):
+    def loss(weights, encoding, norm, state, action, floor):
         seen.append(state.clone())
-        return true(self, norm, state, action)
+        return true(weights, encoding, norm, state, action, floor)
 
     return loss
 
@@ -203,8 +203,9 @@ def test_sets_to_judge_by_count_alike_whatever_their_sizes():
     model = fitted()
     small_set, large_set = data(40, seed=1), data(400, seed=2)
     norm = model._norm.cast(torch.float32)
-    alone = [model._error(norm, [model._held(some)]) for some in (small_set, large_set)]
-    torch.testing.assert_close(model._error(norm, [model._held(small_set), model._held(large_set)]), (alone[0] + alone[1]) / 2)
+    both = [open_loop_loss.thinned(some, model.trained) for some in (small_set, large_set)]
+    alone = [model._error(norm, [one]) for one in both]
+    torch.testing.assert_close(model._error(norm, both), (alone[0] + alone[1]) / 2)
 
 
 def test_targets_are_what_the_step_adds():

@@ -17,7 +17,7 @@ from torch.nn import functional
 from mbrl_control.data.sequences import Sequences
 from mbrl_control.errors import DataError, SnapshotError
 from mbrl_control.heartbeat import nothing
-from mbrl_control.models import division, native, network
+from mbrl_control.models import division, native, network, open_loop_loss
 from mbrl_control.models.base import Gaussian, Step, check_arrays, check_spec
 from mbrl_control.models.encoding import Encoding, Normaliser, Prior
 from mbrl_control.models.folding import Folded, fold, renormalise, with_mirror_images
@@ -28,7 +28,6 @@ KIND = "ensemble"
 COLD_SHARE, COLD_UPDATES = 0.3, 300
 SMALL_BATCH, SMALL_EPOCH = 32, 8
 CLIP = 5.0
-HELD_TRANSITIONS = 10_000
 RIDGE = 1e-3
 
 
@@ -264,7 +263,7 @@ class Ensemble:
         self._renormalise(Normaliser.of(train, self.encoding), rng)
         norm = self._norm.cast(torch.float32)
         state, action = (torch.tensor(a, dtype=torch.float32) for a in (train.state, train.action))
-        judged = [self._held(some) for some in held]
+        judged = [open_loop_loss.thinned(some, self.trained) for some in held]
         count, stretch = action.shape[:2]
         bootstrap = torch.as_tensor(division.bootstrap(rng, self.trained, count, weights))
         if cold:
@@ -313,7 +312,7 @@ class Ensemble:
 
     def _descend(self, optimiser: torch.optim.Optimizer, norm: Normaliser, state: torch.Tensor, action: torch.Tensor) -> float:
         """One gradient step on a batch ([E, B, K + 1, S], [E, B, K, A]); gives the loss before it."""
-        loss = self._loss(norm, state, action)
+        loss = open_loop_loss.loss(self._weights, self.encoding, norm, state, action, self.options.floor)
         optimiser.zero_grad()
         torch.autograd.backward(loss)
         network.clip_per_member(self._weights, CLIP)
@@ -324,36 +323,6 @@ class Ensemble:
         """Stretches per gradient step: smaller while there is little data, so that a pass has enough steps."""
         return min(max(1, min(self.options.batch, max(SMALL_BATCH, count // SMALL_EPOCH)) // steps), count)
 
-    def _unroll(self, norm: Normaliser, state: torch.Tensor, action: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Normalised open-loop errors [E, B, K, S] and the first step's log-variance [E, B, S].
-
-        Args:
-            norm: float32 statistics.
-            state: [E, B, K + 1, S].
-            action: [E, B, K, A].
-        """
-        size, now, means, raw = self.spec.state_dim, state[:, :, 0], [], torch.empty(0)
-        for k in range(action.shape[2]):
-            features = self.encoding.features(now, action[:, :, k])
-            out = network.forward(self._weights, (features - norm.input_mean) * norm.input_inverse)
-            raw = out[..., size:] if k == 0 else raw
-            change = (out[..., :size] * norm.target_scale + norm.target_mean) @ self.encoding.spread
-            now = self.encoding.base(now, action[:, :, k]) + change
-            means.append(now)
-        return (state[:, :, 1:] - torch.stack(means, 2)) / norm.error_scale, network.bounded_log_variance(raw)
-
-    def _loss(self, norm: Normaliser, state: torch.Tensor, action: torch.Tensor) -> torch.Tensor:
-        """Likelihood of the means with one unknown variance per step and signal, plus that of the variances given the means.
-
-        With the variance put at its best value, the Gaussian likelihood of a batch of errors is log(mean square) / 2, which
-        weighs all steps and signals alike whatever their size. The variance head learns from the errors as they are: it must
-        not buy likelihood by giving up the mean where it is hard (Seitzer et al. 2022).
-        """
-        error, log_variance = self._unroll(norm, state, action)
-        means = 0.5 * (error.square().mean(1) + self.options.floor).log().mean((1, 2))
-        variances = network.gaussian_nll(error[:, :, 0].detach(), log_variance).mean((1, 2))
-        return (means + variances).sum()
-
     def _divide(self, data: Sequences, holdout: float | Sequences | list[Sequences]) -> tuple[Sequences, list[Sequences]]:
         """What to learn from, and the sets to judge by (none that is empty)."""
         if isinstance(holdout, float):
@@ -362,17 +331,8 @@ class Ensemble:
         sets = [holdout] if isinstance(holdout, Sequences) else holdout
         return data, [some for some in sets if len(some)]
 
-    def _held(self, held: Sequences) -> tuple[torch.Tensor, torch.Tensor]:
-        """Held-out state [E, B, K+1, S] and action [E, B, K, A], thinned so that choosing weights costs little."""
-        rows = np.unique(np.linspace(0, len(held) - 1, max(50, HELD_TRANSITIONS // held.action.shape[1])).round().astype(int))
-        state, action = (torch.tensor(a[rows], dtype=torch.float32) for a in (held.state, held.action))
-        return state.expand(self.trained, *state.shape), action.expand(self.trained, *action.shape)
-
-    @torch.no_grad()
     def _error(self, norm: Normaliser, judged: list[tuple[torch.Tensor, torch.Tensor]]) -> torch.Tensor:
-        """[E] log of the mean square open-loop error, mean over sets, steps and signals."""
-        errors = [(self._unroll(norm, *held)[0].square().mean(1) + self.options.floor).log().mean((1, 2)) for held in judged]
-        return torch.stack(errors).mean(0)
+        return open_loop_loss.error(self._weights, self.encoding, norm, judged, self.options.floor)
 
     def _renormalise(self, new: Normaliser, rng: np.random.Generator) -> None:
         """Take over new statistics; fitted weights are rewritten so that the function stays what it was."""
