@@ -16,7 +16,7 @@ from mbrl_control.agents.base import TaskSpec, Transition
 from mbrl_control.agents.branches import Pool, Schedule, imagine
 from mbrl_control.data.replay import Batch
 from mbrl_control.errors import SnapshotError, UserError
-from mbrl_control.models import ensemble, task_model
+from mbrl_control.models import ensemble, open_loop_loss, task_model
 from mbrl_control.models.encoding import Normaliser
 from mbrl_control.models.task_model import TaskModel
 from mbrl_control.policies.actor import TanhGaussian
@@ -62,8 +62,9 @@ def test_what_is_below_the_floor_does_not_count():
         norm = replace(norm, input_inverse=torch.as_tensor(model.encoding.visible).float())
         for weight in model._weights:
             weight.requires_grad_()
-        error, _ = model._unroll(norm, state, action)
-        found[floor] = error.square().mean(1).detach()[:, 0], torch.autograd.grad(model._loss(norm, state, action), model._weights)[-1]
+        given = (model._weights, model.encoding, norm, state, action)
+        error, _ = open_loop_loss.unroll(*given)
+        found[floor] = error.square().mean(1).detach()[:, 0], torch.autograd.grad(open_loop_loss.loss(*given, floor), model._weights)[-1]
     mse, exact = found[1e-30]
     factor = torch.cat([mse / (mse + 0.5), torch.ones(2, 3)], -1)  # of the means' biases; those of the variances are as they were
     torch.testing.assert_close(found[0.5][1][:, 0], exact[:, 0] * factor, rtol=1e-4, atol=1e-7)
