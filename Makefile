@@ -11,9 +11,9 @@ STAMP := $(VENV)/.installed
 ROS_PACKAGE := ros2_ws/src/mbrl_control_ros
 
 # Robots of neighbours are not ours to move: topics stay on this machine unless told otherwise.
-export ROS_AUTOMATIC_DISCOVERY_RANGE ?= LOCALHOST
-ifeq ($(ROS_AUTOMATIC_DISCOVERY_RANGE),LOCALHOST)
-export FASTDDS_DEFAULT_PROFILES_FILE ?= $(CURDIR)/mbrl_control/stack/loopback.xml
+ifeq ($(ROS_AUTOMATIC_DISCOVERY_RANGE)$(FASTDDS_DEFAULT_PROFILES_FILE)$(RMW_IMPLEMENTATION),)
+export ROS_AUTOMATIC_DISCOVERY_RANGE = SYSTEM_DEFAULT
+export FASTDDS_DEFAULT_PROFILES_FILE = $(CURDIR)/mbrl_control/stack/loopback.xml
 endif
 
 # With a sourced ROS 2 installation its rclpy is used; otherwise ROS 2 comes as wheels.

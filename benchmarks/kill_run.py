@@ -27,6 +27,7 @@ from mbrl_control.robot import RobotSpec
 from mbrl_control.runtime import mailbox
 from mbrl_control.runtime.freezes import read
 from mbrl_control.stack.leftovers import dead_segments, sweep_dds
+from mbrl_control.stack.network import stay_local
 from mbrl_control_ros.interfaces import message_class
 from mbrl_control_ros.qos import EVERY_OWN
 
@@ -61,6 +62,7 @@ class Listener:
         self.arrived: list[float] = []
         self.published: list[int] = []
         self.stamped: list[int] = []
+        os.environ.update(stay_local(dict(os.environ)))  # a killed process's locks must not stop the one that looks on
         self._context = Context()
         rclpy.init(context=self._context, domain_id=domain)
         self._node = Node("kill_listener", context=self._context)

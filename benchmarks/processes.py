@@ -13,6 +13,7 @@ from typing import Any
 
 from mbrl_control.process_name import RECORDS, STANDS_BY, called
 from mbrl_control.runtime.process_link import child_environment
+from mbrl_control.stack.network import stay_local
 
 NODES = ("controller", "trainer", "recorder", "sim")
 
@@ -82,7 +83,7 @@ def start(robot: str, out: Path, duration_s: float, seed: int, domain: int) -> s
     """`mbrl demo` in a ROS domain of its own; its output goes to `<out>.log`."""
     command = [sys.executable, "-m", "mbrl_control.cli", "demo", "--robot", robot, "--duration", f"{duration_s:g}", "--seed", str(seed),
                "--out", str(out)]
-    environment = child_environment() | {"ROS_DOMAIN_ID": str(domain), "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST"}
+    environment = stay_local(child_environment()) | {"ROS_DOMAIN_ID": str(domain)}
     with open(f"{out}.log", "wb") as log:
         return subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT,
                                 start_new_session=True)

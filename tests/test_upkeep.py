@@ -7,7 +7,7 @@ import itertools
 import pytest
 
 from mbrl_control import memory
-from mbrl_control.stack.upkeep import START_S, Upkeep
+from mbrl_control.stack.upkeep import SPARE_START_S, START_S, Upkeep
 
 
 class Beats:
@@ -26,6 +26,7 @@ class Group:
     def __init__(self):
         self.now, self.ended, self.killed, self.started = 0.0, {}, [], []
         self.beats, self.standbys, self.gone = Beats(0.0), [], False
+        self.others = {}
 
     def dead(self):
         return dict(self.ended)
@@ -36,6 +37,8 @@ class Group:
             self.ended.pop(name, None)
             self.standbys.append(self.now)
             self.gone = False
+            if "standby" in self.others:
+                self.others["standby"] = Beats(self.now)
             return
         del self.ended[name]
         self.started.append((self.now, name, parameters))
@@ -57,7 +60,7 @@ class Group:
         return True
 
     def pulse(self, name):
-        return self.beats if name == "trainer" else None
+        return self.beats if name == "trainer" else self.others.get(name)
 
 
 @pytest.fixture
@@ -208,6 +211,48 @@ def test_what_stands_by_and_ends_is_told_started_again_with_pauses_and_given_up_
     assert codes(upkeep) == {}
     pass_time(world, 600.0, beat=True)
     assert len(group.standbys) == 6
+
+
+def test_a_silent_recorder_is_ended_and_what_stands_by_takes_its_place(world):
+    group, upkeep, told = world
+    group.others["recorder"] = Beats(0.0)
+    for _ in range(40):
+        group.others["recorder"].last, group.others["recorder"].heard = group.now, True
+        pass_time(world, 0.25, beat=True)
+    pass_time(world, 9.75, beat=True)
+    assert group.killed == []
+    pass_time(world, 0.5, beat=True)
+    assert group.killed == [(pytest.approx(19.75, abs=0.5), "recorder")]
+    group.others["recorder"] = Beats(group.now)
+    pass_time(world, 0.5, beat=True)
+    assert upkeep.restarts("recorder") == 1
+    assert group.started == []
+    assert codes(upkeep) == {"recorder_silent": 1}
+    assert len(told) == 1
+
+
+def test_what_does_not_come_to_stand_by_is_ended_and_another_started(world):
+    group, upkeep, told = world
+    group.others["standby"] = Beats(0.0)
+    pass_time(world, SPARE_START_S, beat=True)
+    assert group.killed == []
+    pass_time(world, 2.0, beat=True)
+    assert group.killed == [(SPARE_START_S + 0.5, "standby")]
+    assert group.standbys == [0.25, SPARE_START_S + 1.25]
+    assert len(told) == 1
+    assert codes(upkeep) == {}
+
+
+def test_one_that_has_not_come_to_stand_by_takes_nobodys_place(world):
+    group, upkeep, _ = world
+    group.others["standby"] = Beats(0.0)
+    pass_time(world, 5.0, beat=True)
+    group.ended["recorder"] = -9
+    pass_time(world, 2.0, beat=True)
+    assert group.killed == [(5.25, "standby")]
+    assert group.started == [(5.5, "recorder", {"resume": "true"})]
+    assert upkeep.restarts("recorder") == 1
+    assert len(group.standbys) == 2
 
 
 def test_without_controller_or_robot_there_is_no_run(world):

@@ -85,6 +85,9 @@ _ALL = (
     # Commands
     Fault("no_response_again", Mode.LATCHED, "the robot does not follow its commands, for the second time within a minute",
           "see what holds it, check the drives and their limits, then call ~/reset"),
+    # Only told
+    Fault("recorder_silent", Mode.ACTIVE, "the recorder gave no sign of life, was ended, and another records in its place",
+          "see logs/recorder.log; look at the disk"),
 )
 
 FAULTS: dict[str, Fault] = {fault.code: fault for fault in _ALL}

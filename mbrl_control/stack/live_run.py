@@ -66,8 +66,9 @@ def nodes(settings: LiveSettings) -> list[Node]:
     common = {"robot": settings.robot, "seed": str(settings.seed)}
     folders = {"run_dir": str(settings.run_dir), "store_dir": str(settings.store or settings.run_dir / "store")}
     recording = {"robot": settings.robot, "run_dir": folders["run_dir"]}
-    out = [Node("recorder", "mbrl_control_ros.recorder_node", recording),
-           Node("standby", "mbrl_control_ros.recorder_standby", {**recording, "resume": "true"}, later=True, log="recorder")]
+    out = [Node("recorder", "mbrl_control_ros.recorder_node", recording, heartbeat=True),
+           Node("standby", "mbrl_control_ros.recorder_standby", {**recording, "resume": "true"}, heartbeat=True,
+                later=True, log="recorder")]
     if settings.train:
         out.append(Node("trainer", "mbrl_control_ros.trainer_node", {**common, **folders}, heartbeat=True))
     if settings.sim:

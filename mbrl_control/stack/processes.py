@@ -128,7 +128,7 @@ class Processes:
         return name in self._running and self._running[name].poll() is None
 
     def succeed(self, name: str, by: str) -> bool:
-        """Let the process of another node be that of one that has ended, from now on.
+        """Let the process of another node be that of one that has ended, from now on, with its heartbeat.
 
         Returns:
             False where the other one has ended too, or was never started; nothing is changed then.
@@ -136,6 +136,10 @@ class Processes:
         if not self.runs(by):
             return False
         self._running[name] = self._running.pop(by)
+        if name in self._pulses:
+            self._pulses.pop(name).close()
+        if by in self._pulses:
+            self._pulses[name] = self._pulses.pop(by)
         return True
 
     def pulse(self, name: str) -> Pulse | None:

@@ -13,7 +13,7 @@ from mbrl_control.heartbeat import Pulse
 from mbrl_control.runtime.faults import FAULTS
 from mbrl_control.runtime.restarts import HELPER, RECORDER, RestartPolicy, Restarts
 
-START_S = 60.0
+START_S, SPARE_START_S = 60.0, 15.0
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,8 @@ class Care:
         memory: fault code of an end at its cap of memory.
         again: parameters that it is started again with.
         policy: of restarts; when its breaker trips the helper stays down.
-        standby: another process, which takes its place by itself as soon as it has ended; empty for none.
+        standby: another process, which takes its place by itself as soon as it has ended; empty for none. It is ended when it is silent
+            for `silent_s`, or for `SPARE_START_S` at its start.
     """
 
     ended: str
@@ -43,8 +44,8 @@ class Care:
 
 HELPERS: Mapping[str, Care] = MappingProxyType({
     "trainer": Care("trainer_ended", "trainer_failing", "trainer_silent", 10.0, "trainer_memory"),
-    "recorder": Care("recorder_stopped", "recorder_stopped", again=MappingProxyType({"resume": "true"}), policy=RECORDER,
-                     standby="standby"),
+    "recorder": Care("recorder_stopped", "recorder_stopped", "recorder_silent", 10.0, again=MappingProxyType({"resume": "true"}),
+                     policy=RECORDER, standby="standby"),
 })
 
 
@@ -150,20 +151,34 @@ class Upkeep:
             self._note(code, f" (exit status {status})", run_s)
             if helper.given_up:
                 self._note(care.failing, ": it stays down", run_s)
-            elif care.standby and self._group.succeed(name, care.standby):
-                helper.down = helper.spare_there = False
+            elif self._takes_over(name, care):
+                helper.down = helper.spare_there = helper.silent = False
                 helper.starts += 1
         elif not helper.given_up and helper.restarts.due(now):
             helper.down = helper.silent = False
             helper.starts += 1
             self._group.restart(name, dict(care.again))
 
+    def _takes_over(self, name: str, care: Care) -> bool:
+        """Whether one stands by and has been made the helper; one that has not come so far would only hold up the next start."""
+        if not care.standby or not self._group.runs(care.standby):
+            return False
+        pulse = self._group.pulse(care.standby)
+        if pulse is not None and not pulse.heard:
+            self._group.kill(care.standby)
+            return False
+        return self._group.succeed(name, care.standby)
+
     def _keep_standby(self, name: str, care: Care, helper: _Helper, now: float) -> None:
         """Have a process stand by, but not where the helper is to stay down after its next end."""
         last = helper.restarts.tripped(now, more=1)
         if self._group.runs(care.standby):
+            pulse = self._group.pulse(care.standby)
+            silence = pulse.silence(now) if pulse is not None else 0.0
             if last:
                 helper.spare_there = False
+                self._group.kill(care.standby)
+            elif pulse is not None and silence > (care.silent_s if pulse.heard else SPARE_START_S):
                 self._group.kill(care.standby)
             return
         if helper.spare_there:

@@ -14,6 +14,8 @@ from typing import Any
 
 import pytest
 
+from mbrl_control.stack.network import stay_local
+
 try:
     import rclpy  # noqa: F401
 except ImportError:
@@ -101,9 +103,8 @@ class Running:
 
     def __init__(self, module: str, domain: int, log: Path, arguments: list[str], env: dict[str, str]) -> None:
         from mbrl_control.runtime.process_link import child_environment
-        from mbrl_control.stack.network import stay_local
 
-        own = {"ROS_DOMAIN_ID": str(domain), "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST", "OMP_NUM_THREADS": "1"}
+        own = {"ROS_DOMAIN_ID": str(domain), "OMP_NUM_THREADS": "1"}
         environment = stay_local(child_environment() | own | env)
         self.log = log
         with log.open("w") as out:
@@ -138,4 +139,4 @@ def start(domain: int, tmp_path: Path) -> Iterator[Callable[..., Running]]:
         print(f"--- {node.log.name}\n{node.output}")
 
 
-os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
+os.environ.update(stay_local(dict(os.environ)))  # for nodes in the tests' own process

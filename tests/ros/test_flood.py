@@ -47,7 +47,7 @@ def flood(domain, tmp_path):
     started = []
 
     def begin():
-        own = {"ROS_DOMAIN_ID": str(domain), "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST"}
+        own = {"ROS_DOMAIN_ID": str(domain)}
         started.append(subprocess.Popen([sys.executable, "-c", PUBLISHER], env=stay_local(child_environment() | own),
                                         stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=tmp_path))
         return started[-1]

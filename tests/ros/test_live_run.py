@@ -48,7 +48,7 @@ def mbrl(domain, tmp_path):
     started = []
 
     def start(*arguments, output=None):
-        environment = child_environment() | {"ROS_DOMAIN_ID": str(domain), "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST"}
+        environment = child_environment() | {"ROS_DOMAIN_ID": str(domain)}
         with (tmp_path / "mbrl.log").open("w") as log:
             started.append(subprocess.Popen([sys.executable, "-m", "mbrl_control.cli", *map(str, arguments)], env=environment,
                                             stdout=output or log, stderr=output or subprocess.STDOUT, cwd=tmp_path))

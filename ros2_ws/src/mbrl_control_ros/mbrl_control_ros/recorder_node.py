@@ -22,6 +22,7 @@ from mbrl_control.data.black_box import BlackBox
 from mbrl_control.data.recorder import Recorder, RecorderEvent, RecorderOptions
 from mbrl_control.data.turn import Turn
 from mbrl_control.errors import DataError
+from mbrl_control.heartbeat import Heartbeat
 from mbrl_control.lifeline import orphaned
 from mbrl_control.messages import DECISION_TOPIC, STAMPED_COMMAND_TOPIC
 from mbrl_control.robot import RobotSpec
@@ -127,13 +128,14 @@ class RecorderNode(Node):
         self.black_box.poll(now_ns)
 
 
-def record(stop: Stop, node: RecorderNode) -> None:
-    """Record until told to stop, or until the disk is full."""
+def record(stop: Stop, node: RecorderNode, beat: Heartbeat) -> None:
+    """Record until told to stop, or until the disk is full; beats meanwhile."""
     executor = SingleThreadedExecutor()
     executor.add_node(node)
     try:
         while not stop and node.bag.recording and rclpy.ok():
             executor.spin_once(timeout_sec=0.1)
+            beat()
         end = time.monotonic() + LINGER_S
         # Nobody ends the processes in order then: the controller is bringing the robot to rest just now.
         while orphaned() and node.bag.recording and time.monotonic() < min(end, node.newest + QUIET_S):
@@ -150,7 +152,7 @@ def record(stop: Stop, node: RecorderNode) -> None:
 
 def main(args: list[str] | None = None) -> None:
     """Entry point."""
-    run(lambda stop: record(stop, RecorderNode()), args)
+    run(lambda stop: record(stop, RecorderNode(), Heartbeat()), args)
 
 
 if __name__ == "__main__":

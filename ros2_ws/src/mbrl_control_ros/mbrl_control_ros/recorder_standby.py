@@ -6,11 +6,13 @@ This module imports no ROS at its top: the imports, the greatest part of a start
 from __future__ import annotations
 
 import importlib
+import signal
 import threading
 import time
 from typing import TYPE_CHECKING
 
-from mbrl_control.lifeline import orphaned
+from mbrl_control.heartbeat import Heartbeat
+from mbrl_control.lifeline import follow_parent, orphaned
 from mbrl_control.priority import reluctant_thread
 from mbrl_control.process_name import RECORDS, STANDS_BY, call_process
 
@@ -35,12 +37,14 @@ def _body(stop: Stop) -> None:
 
     # Others discover a process by its first node, which takes a while; subscriptions of a process that they know are matched at once.
     known = Node("recorder_standby", enable_rosout=False, start_parameter_services=False)
+    beat = Heartbeat()
     turn = Turn(recorder_node.run_folder(known))
     definition(JOINTS)  # reads all definitions, which would hold up the first message
     call_process(STANDS_BY)
     while not turn.take():
         if stop:
             return
+        beat()
         time.sleep(LOOK_S)
     # A recorder that ends because the whole run does needs nobody in its place.
     if stop or orphaned():
@@ -48,11 +52,12 @@ def _body(stop: Stop) -> None:
     call_process(RECORDS)
     node = recorder_node.RecorderNode(turn)
     known.destroy_node()
-    recorder_node.record(stop, node)
+    recorder_node.record(stop, node, beat)
 
 
 def main(args: list[str] | None = None) -> None:
     """Entry point."""
+    follow_parent(signal.SIGKILL)  # until ROS is there to end in order
     slow = threading.Thread(target=_import, name="imports")
     slow.start()
     slow.join()
