@@ -52,7 +52,8 @@ setup(
         "console_scripts": ["mbrl = mbrl_control.cli:main"],
         "mbrl_control.commands": ["calibrate = mbrl_calibration.commands:add", "excite = mbrl_calibration.excite:add"],
         "mbrl_control.plants": ["mujoco = mbrl_sim.plants:mujoco", "suite = mbrl_sim.plants:suite"],
-        "mbrl_control.tasks": ["gymnasium = mbrl_sim.tasks:gymnasium_task", "dmc = mbrl_sim.tasks:suite_task"],
+        "mbrl_control.tasks": ["gymnasium = mbrl_sim.tasks:gymnasium_task", "dmc = mbrl_sim.tasks:suite_task",
+                               "robot = mbrl_sim.robot_task:robot_task"],
     },
     zip_safe=False,
 )

@@ -2,18 +2,42 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
+from typing import Any
+
 import numpy as np
 import torch
 
+from mbrl_control import parts
 from mbrl_control.robot import RobotSpec
 
 LEAST = 1e-6
 """A number that varies less than this is left as it is."""
 
 
+def matters(spec: RobotSpec) -> np.ndarray:
+    """[S] bool: the signals that a policy needs: all but those that neither the model nor the cost looks at, as how far a runner has come.
+
+    What a cost looks at are the signals that its options name. A signal that only grows would leave, in time, what a policy was trained on.
+    """
+    named: set[str] = set()
+
+    def gather(value: Any) -> None:
+        if isinstance(value, str):
+            named.add(value)
+        elif isinstance(value, dict):
+            gather([*value.keys(), *value.values()])
+        elif isinstance(value, list | tuple):
+            for part in value:
+                gather(part)
+
+    gather(asdict(parts.options("costs", spec.cost.kind, dict(spec.cost.options))))
+    return np.array([name in named or name not in spec.model.ignore for name in spec.state_names])
+
+
 class View:
     """Observations [..., O] from states [..., S]: signals that do not wrap, then sines, then cosines of those that do; less their mean,
-    in units of their deviation. Until `measure` or a load both are those of nothing: 0 and 1.
+    in units of their deviation. Until `measure` or a load both are those of nothing: 0 and 1. Signals that do not matter are left out.
 
     Args:
         spec: the robot.
@@ -25,8 +49,8 @@ class View:
     """
 
     def __init__(self, spec: RobotSpec) -> None:
-        self._plain = torch.as_tensor(np.flatnonzero(~spec.wraps))
-        self._angles = torch.as_tensor(np.flatnonzero(spec.wraps))
+        self._plain = torch.as_tensor(np.flatnonzero(~spec.wraps & (needed := matters(spec))))
+        self._angles = torch.as_tensor(np.flatnonzero(spec.wraps & needed))
         self.size = len(self._plain) + 2 * len(self._angles)
         self.mean, self.inverse = torch.zeros(self.size), torch.ones(self.size)
 
