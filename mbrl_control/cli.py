@@ -8,7 +8,7 @@ from importlib.metadata import entry_points
 import typer
 from rich.console import Console
 
-from mbrl_control.commands import agent, bench, demo, evaluate, fit, info, inject, live, replay
+from mbrl_control.commands import agent, bench, demo, evaluate, export, fit, info, inject, live, replay
 from mbrl_control.errors import UserError
 
 GROUP = "mbrl_control.commands"
@@ -19,7 +19,7 @@ def application() -> typer.Typer:
     app = typer.Typer(help="Model-predictive control on a model that the robot learns while it runs.", no_args_is_help=True,
                       add_completion=True, pretty_exceptions_enable=False, rich_markup_mode=None)
     app.callback()(lambda: None)
-    for command in (demo.add, live.add, fit.add, evaluate.add, replay.add, bench.add, info.add, inject.add, agent.add):
+    for command in (demo.add, live.add, fit.add, evaluate.add, replay.add, bench.add, info.add, inject.add, agent.add, export.add):
         command(app)
     for entry in entry_points(group=GROUP):
         entry.load()(app)

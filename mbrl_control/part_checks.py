@@ -20,7 +20,7 @@ def check_parts(spec: RobotSpec) -> None:
     for package, part in chosen:
         try:
             made = parts.options(package, part.kind, part.options)
-            if package == "costs" or (package, part.kind) == ("models", "greybox"):
+            if package == "costs" or (package, part.kind) in (("models", "greybox"), ("policies", "learned")):
                 parts.find(package, part.kind).build(spec, made)
         except UserError as error:
             faults.append(str(error))

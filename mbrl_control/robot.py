@@ -63,7 +63,8 @@ class RobotSpec(Strict):
     model: ModelSpec = Field(ModelSpec(), description="what will happen")
     planner: PlannerSpec = Field(PlannerSpec(), description="what to do")
     trainer: TrainerSpec = Field(TrainerSpec(), description="when to learn")
-    policies: list[PolicySpec] = Field([], max_length=1, description="what learns beside the model; by default nothing")
+    policies: list[PolicySpec] = Field([], max_length=1, description="learned beside the model or before, for plans to start from; by "
+                                       "default none")
     nominal: NominalSpec | None = Field(None, description="what is known of its physics; calibration starts from it")
     sim: SimSpec | None = Field(None, description="its twin in MuJoCo; needed only by `mbrl demo` and `mbrl sim`")
     csv: CsvSpec = Field(CsvSpec(), description="how its CSV logs look")

@@ -144,7 +144,7 @@ def test_the_report_has_every_key_in_the_right_type_and_is_json_for_anybody(tmp_
             assert isinstance(found[part][key], kind), (part, key)
     assert set(found["planner"]["latency_ms"]) >= {"p50", "p99", "max"}
     assert set(found["trainer"]["refit_s"]) >= {"p50", "max"}
-    assert set(found["planner"]["winners"]) == {"nominal", "explore", "mbpo", "dreamer", "hold", "newton"}
+    assert set(found["planner"]["winners"]) == {"nominal", "explore", "mbpo", "dreamer", "hold", "newton", "learned"}
     assert set(found["episodes"][0]) >= {"start_s", "experience_s", "return", "solved"}
     assert found["planner"]["plans"] == found["planner"]["met"] > 0  # in lockstep no plan is stopped by a clock
     assert found["planner"]["plans"] == len(log.plans) == sum(found["planner"]["winners"].values())

@@ -107,6 +107,39 @@ def test_with_a_critic_a_short_horizon_sees_the_whole_task():
     assert planner.plan(fakes.request(start)).actions[0] == pytest.approx(-(gain @ start), rel=1e-2)
 
 
+class Known(Regulator):
+    """Knows what its own motion on the double integrator costs from a state on, discounted, times a factor."""
+
+    discount = 0.9
+
+    def __init__(self, factor):
+        super().__init__((1.6, 2.2))
+        self.factor = factor
+
+    def to_go(self, state):
+        step, cost, total, share = fakes.double_integrator(), fakes.Quadratic(np.eye(2), [[0.1]]), 0.0, 1.0
+        for _ in range(200):
+            force = 4 * self.act(state, None)
+            state = step.step(state[None], force).state[0]
+            total, share = total + share * cost.stage(state, force), share * self.discount
+        return self.factor * total
+
+
+@pytest.mark.parametrize(("factor", "right"), [(1.0, True), (1.3, True), (0.0, False), (-1.0, False), (5.0, False)])
+def test_a_critic_is_believed_when_it_agrees_with_what_its_policy_costs(factor, right):
+    cost = fakes.Quadratic(np.eye(2), [[0.1]])
+    planner = fakes.planner(fakes.spec(horizon=8, **LIMITS), cost=cost)
+    rows = PolicyRows("mbpo", planner, Known(factor), 2, cost)
+    rows.ready = True
+    valued = Valued(cost, rows.policy, planner.model.scale(), 1.0, rows.believed)
+    state = torch.tensor([[0.4, -0.1]])
+    assert valued.terminal(state).item() == pytest.approx(cost.terminal(state).item()), "nothing was seen of it yet"
+    rows.rows(fakes.request([1.0, 0.0]))
+    assert rows.believed() is right
+    wanted = cost.terminal(state) + (rows.policy.to_go(state) if right else 0.0)
+    assert valued.terminal(state).item() == pytest.approx(wanted.item(), rel=1e-5)
+
+
 def snapshot_with(core, policy):
     return replace(core.model.snapshot(), behaviour={f"mbpo.{name}": array for name, array in policy.arrays().items()})
 

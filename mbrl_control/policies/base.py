@@ -9,7 +9,15 @@ import torch
 
 
 class Policy(Protocol):
-    """A policy with a critic on physical states. Its weights come with the model that they were trained on."""
+    """A policy with a critic on physical states. Its weights come with the model that they were trained on.
+
+    Attributes:
+        fixed: it was learned elsewhere and has its weights: in use from the first plan on, whatever snapshots bring.
+        discount: of what it expects, per model step.
+    """
+
+    fixed: bool
+    discount: float
 
     def act(self, state: torch.Tensor, rng: torch.Generator | None) -> torch.Tensor:
         """[N, A] commands in half ranges at states [N, S]; drawn with a generator, else the most likely ones."""

@@ -53,12 +53,15 @@ class MbpoPolicy:
         options: sizes.
     """
 
+    fixed = False
+
     def __init__(self, spec: RobotSpec, options: Options) -> None:
         weights = np.random.default_rng(0)  # only until weights are loaded
         self.view = View(spec)
         self.actor = TanhGaussian(self.view.size, spec.action_dim, options.hidden, weights)
         self.critics = Critics(self.view.size, spec.action_dim, options.hidden, weights, count=options.critics, norm=options.norm)
         self.unit = torch.ones(1)
+        self.discount = options.discount
 
     def act(self, state: torch.Tensor, rng: torch.Generator | None) -> torch.Tensor:
         """[N, A] commands in half ranges at states [N, S]: drawn, or without generator the most likely."""

@@ -12,7 +12,8 @@ from mbrl_control.store.snapshot import Snapshot
 
 
 class Behaviours:
-    """The policies that a robot's YAML asks for. Until a snapshot brings weights they propose nothing, and no critic counts.
+    """The policies that a robot's YAML asks for. Until a snapshot brings weights they propose nothing, and no critic counts; but those
+    that were learned elsewhere (`fixed`) do so from the first plan on.
 
     A critic is left out where the planner's iterations run on another device: its weights are not there.
 
@@ -27,8 +28,13 @@ class Behaviours:
         self.specs = spec.policies
         self.policies: list[Policy] = [parts.find("policies", p.kind).build(spec, parts.options("policies", p.kind, p.options))
                                        for p in spec.policies]
-        self.rows = [PolicyRows(p.kind, planner, policy, p.rows) for p, policy in zip(spec.policies, self.policies, strict=True)]
+        self.rows = [PolicyRows(p.kind, planner, policy, p.rows, self._cost if p.value else None)
+                     for p, policy in zip(spec.policies, self.policies, strict=True)]
         planner.sources = (*planner.sources, *self.rows)
+        for rows in self.rows:
+            rows.ready = rows.policy.fixed
+        if model.version:  # else `use` does so, with the model's first weights
+            self._count()
 
     def check(self, snapshot: Snapshot) -> None:
         """Refuse a snapshot with a policy that is not this robot's.
@@ -36,27 +42,30 @@ class Behaviours:
         Raises:
             SnapshotError: what does not fit.
         """
-        for rows, policy in zip(self.rows, self.policies, strict=True):
-            if given := snapshot.behaviour_of(rows.name):
-                policy.check(given)
+        for rows in self.rows:
+            if (given := snapshot.behaviour_of(rows.name)) and not rows.policy.fixed:
+                rows.policy.check(given)
 
     def use(self, snapshot: Snapshot) -> None:
         """Take over what a snapshot brings; the model has taken over its own part."""
-        for rows, policy in zip(self.rows, self.policies, strict=True):
+        for rows in self.rows:
+            if rows.policy.fixed:
+                continue
             given = snapshot.behaviour_of(rows.name)
             if given:
-                policy.load(given)
+                rows.policy.load(given)
             rows.ready = bool(given)
         self._count()
 
     def untrained(self) -> None:
         """Propose and value with what there is, to see what it takes."""
         for rows in self.rows:
-            rows.ready = True
+            rows.ready = rows.unjudged = True
         self._count()
 
     def _count(self) -> None:
         planner = self.planner
-        valued = [Valued(self._cost, rows.policy, self.model.scale(), spec.trust) for rows, spec in zip(self.rows, self.specs, strict=True)
-                  if rows.ready and spec.value and planner.engine is planner.direct]
+        here = planner.engine is planner.direct
+        valued = [Valued(self._cost, rows.policy, self.model.scale(), spec.trust, rows.believed)
+                  for rows, spec in zip(self.rows, self.specs, strict=True) if rows.ready and spec.value and here]
         planner.cost = valued[0] if valued else self._cost

@@ -12,7 +12,7 @@ from mbrl_control.runtime.faults import codes, mask
 
 HISTORY_S = 0.4
 CARRY_ROWS = 9
-WINNERS = ("nominal", "explore", "mbpo", "dreamer", "hold", "newton")
+WINNERS = ("nominal", "explore", "mbpo", "dreamer", "hold", "newton", "learned")
 REQUEST_HEAD = 5
 PLAN_HEAD = 14
 FAULTS_AT = 13

@@ -63,25 +63,38 @@ def write(run_dir: Path, identity: dict[str, Any], progress: Progress, saved: Sa
             shutil.rmtree(old, ignore_errors=True)
 
 
-def read(run_dir: Path, identity: dict[str, Any]) -> tuple[Progress, Saved]:
-    """The newest checkpoint.
+def newest(run_dir: Path) -> tuple[dict[str, Any], Progress, Saved]:
+    """The newest checkpoint: what it is of, how far that had come, and the agent.
 
     Raises:
-        UserError: there is none, or it is of another agent, task, seed or other options.
+        UserError: there is none.
         SnapshotError: it is damaged.
     """
     folders = _folders(run_dir)
     if not folders:
-        raise UserError(f"{run_dir} holds no checkpoint to go on from; leave out --resume to begin")
+        raise UserError(f"{run_dir} holds no checkpoint of an agent")
     found = snapshot.read(folders[-1], most=MOST_BYTES)
     try:
         given, progress, values = (found.figures[key] for key in ("identity", "progress", "agent"))
         rows = [(int(step), float(mean), float(deviation)) for step, mean, deviation in progress["rows"]]
         done = Progress(int(progress["steps"]), int(progress["episodes"]), rows, float(progress["wall_s"]))
+        return dict(given), done, Saved(found.weights, dict(values))
     except (KeyError, TypeError, ValueError) as error:
         raise SnapshotError(f"{folders[-1]}: no checkpoint of an agent ({error})") from error
+
+
+def read(run_dir: Path, identity: dict[str, Any]) -> tuple[Progress, Saved]:
+    """The newest checkpoint of the run that is to go on.
+
+    Raises:
+        UserError: there is none, or it is of another agent, task, seed or other options.
+        SnapshotError: it is damaged.
+    """
+    if not exists(run_dir):
+        raise UserError(f"{run_dir} holds no checkpoint to go on from; leave out --resume to begin")
+    given, done, saved = newest(run_dir)
     for key, wanted in identity.items():
         if given.get(key) != wanted:
             raise UserError(f"{run_dir} was begun with {key} = {given.get(key)!r}, not {wanted!r}; resume it with the same, "
                             "or name another folder with --out")
-    return done, Saved(found.weights, values)
+    return done, saved

@@ -48,14 +48,16 @@ class Beside:
     """
 
     def __init__(self, spec: RobotSpec, seed: int) -> None:
-        self.spec, self.seed, self.specs = spec, seed, spec.policies
-        self.learners = [self._build(p) for p in spec.policies]
+        self.spec, self.seed = spec, seed
+        # A policy without a learner was learned elsewhere.
+        self.specs = [p for p in spec.policies if _learner(p) in parts.kinds("training")]
+        self.learners = [self._build(p) for p in self.specs]
         self._until = [-math.inf] * len(self.learners)
         self._due = [0.0] * len(self.learners)
 
     def _build(self, policy: PolicySpec) -> Learner:
         options = parts.options("policies", policy.kind, policy.options)
-        made: Learner = parts.find("training", f"learn_{policy.kind}").build(self.spec, options, self.seed)
+        made: Learner = parts.find("training", _learner(policy)).build(self.spec, options, self.seed)
         return made
 
     def improve(self, model: Model, data: Sequences, until: float, progress: Callable[[], None]) -> dict[str, float]:
@@ -94,3 +96,8 @@ class Beside:
         for spec, learner in zip(self.specs, self.learners, strict=True):
             if mine := snapshot.behaviour_of(spec.kind):
                 learner.resume(mine)
+
+
+def _learner(policy: PolicySpec) -> str:
+    """Name of the module that lets a kind of policy learn."""
+    return f"learn_{policy.kind}"
