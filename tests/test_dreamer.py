@@ -179,8 +179,21 @@ def test_sizes_and_options_change_rates():
     assert agent("v3", size="size1m").version.rates == (4e-5, 4e-5, 4e-5)
     assert agent("v3").version.rates == (1e-3, 3e-4, 1e-3)
     learner = agent("v1", actor_rate=0.5, gradient="likelihood")
-    assert [o.rate for o in learner.optimisers.values()] == [1e-3, 0.5, 1e-3]
+    assert [o.rate for o in learner.optimisers.values()] == [1e-3, 0.5, 3e-4]
     assert (learner.version.follow, learner.version.reinforce, agent("v1").version.reinforce) == (0.0, True, False)
+
+
+def test_a_vector_is_explained_as_precisely_as_the_version_says():
+    """Half the squared distance over the variance; the divergence, and what is worth, stay as they are."""
+    found = []
+    for precision in (1.0, 0.0):
+        learner, rng = agent("v1", precision=precision), np.random.default_rng(0)
+        for number in range(20):
+            o = rng.normal(size=(2, 1)).astype(np.float32)
+            learner.replay.append(Transition(o[0], rng.uniform(-1, 1, 1), float(o[1, 0]), o[1], False, number % 5 == 4))
+        found.append(learner._update())
+    for name in ("observation_loss", "reward_loss", "divergence_nats"):
+        torch.testing.assert_close(found[1][name], found[0][name] * (100 if name == "observation_loss" else 1))
 
 
 @pytest.mark.parametrize(("ratio", "repeat"), [(4.0, 1), (3.0, 2), (30.0, 1)])

@@ -36,6 +36,7 @@ class Options:
         horizon: imagined steps.
         starts: how many of the last steps of each sequence imagination starts from; 0: from all.
         gradient: the actor learns by the gradient of returns through the `model` or of its `likelihood`; else as the `version` does.
+        precision: of vectors; 0: as the version has it.
         follow: how far v3's average of the critic goes towards it at each update; 0: as version and size have it.
         prefill: decisions at random before learning begins.
         capacity: decisions that are remembered.
@@ -53,6 +54,7 @@ class Options:
     horizon: Annotated[int, Field(ge=1, le=100)] = 10
     starts: Annotated[int, Field(ge=0, le=1024)] = 8
     gradient: Literal["version", "model", "likelihood"] = "version"
+    precision: Annotated[float, Field(ge=0, le=1e6)] = 0.0
     follow: Annotated[float, Field(ge=0, le=1)] = 0.0
     prefill: Annotated[int, Field(ge=1, le=1_000_000)] = 500
     capacity: Annotated[int, Field(ge=100, le=10_000_000)] = 500_000
@@ -196,7 +198,7 @@ def version_of(options: Options) -> Version:
     model, actor, critic = (rate or preset for rate, preset in mine)
     return dataclasses.replace(
         version, style=version.style._replace(half=options.half), reinforce=reinforce, follow=options.follow or version.follow,
-        rates=(model, actor, critic),
+        precision=options.precision or version.precision, rates=(model, actor, critic),
     )
 
 

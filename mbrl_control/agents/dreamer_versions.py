@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Literal
 
 from mbrl_control.models.latents import Balance
@@ -19,6 +20,9 @@ class Version:
         unimix: share of a uniform distribution in every class's chance.
         balance: weights and free bits of the divergence.
         logarithmic: observations pass `symlog`, as inputs and as targets.
+        precision: of vectors, 1 / variance of the Gaussian that they are explained by. Images keep 1, at which v1 and v2 were
+            published: thousands of pixels outweigh the divergence. A handful of numbers does not, and latents that cost more than they
+            explain tell nothing.
         style: of all layers but the GRU.
         gates: norm of the GRU's.
         two_hot: reward and value are two-hot; else means of Gaussians of variance 1. Two-hot outputs start at exactly 0.
@@ -40,6 +44,7 @@ class Version:
     unimix: float
     balance: Balance
     logarithmic: bool
+    precision: float
     style: Style
     gates: Norm
     two_hot: bool
@@ -57,21 +62,24 @@ class Version:
 
 
 V1 = Version(
-    categorical=False, unimix=0.0, balance=Balance(1.0, 1.0, 3.0, each=False), logarithmic=False, style=Style("none", "elu"), gates="none",
+    categorical=False, unimix=0.0, balance=Balance(1.0, 1.0, 3.0, each=False), logarithmic=False, precision=100.0,
+    style=Style("none", "elu"), gates="none",
     two_hot=False, gamma=0.99**0.5, actions="tanh", reinforce=False, scaled=False, entropy=0.0, noise=0.3,
     target="self", follow=0.0, replay_value=0.0, optimiser="adam", rates=(6e-4, 8e-5, 8e-5),
 )
 """Hafner et al. 2020, "Dream to Control"."""
 
 V2 = Version(
-    categorical=True, unimix=0.0, balance=Balance(0.8, 0.2, 1.0, each=False), logarithmic=False, style=Style("none", "elu"), gates="layer",
+    categorical=True, unimix=0.0, balance=Balance(0.8, 0.2, 1.0, each=False), logarithmic=False, precision=100.0,
+    style=Style("none", "elu"), gates="layer",
     two_hot=False, gamma=0.99**0.5, actions="cut", reinforce=False, scaled=False, entropy=1e-4, noise=0.0,
     target="copy", follow=0.0, replay_value=0.0, optimiser="adam", rates=(3e-4, 8e-5, 2e-4),
 )
 """Hafner et al. 2021, "Mastering Atari with Discrete World Models", with its settings for continuous control."""
 
 V3 = Version(
-    categorical=True, unimix=0.01, balance=Balance(1.0, 0.1, 1.0, each=True), logarithmic=True, style=Style("layer", "silu"), gates="layer",
+    categorical=True, unimix=0.01, balance=Balance(1.0, 0.1, 1.0, each=True), logarithmic=True, precision=1.0,
+    style=Style("layer", "silu"), gates="layer",
     two_hot=True, gamma=1 - 1 / 333, actions="clipped", reinforce=True, scaled=True, entropy=3e-4, noise=0.0,
     target="average", follow=0.02, replay_value=0.3, optimiser="laprop", rates=(4e-5, 4e-5, 4e-5),
 )
@@ -94,7 +102,7 @@ class Size:
         classes: of each group.
         bins: of two-hot outputs.
         depth: channels of the first convolution on images.
-        rates: learning rates instead of the version's, which are for larger networks and many more updates; None: the version's.
+        rates: learning rates of a version, by name, instead of its own, which are for larger networks and many more updates.
         follow: instead of the version's, where it has an average; None: the version's.
     """
 
@@ -107,13 +115,13 @@ class Size:
     classes: int
     bins: int
     depth: int
-    rates: tuple[float, float, float] | None = None
+    rates: Mapping[str, tuple[float, float, float]] = field(default_factory=dict)
     follow: float | None = None
 
 
 SIZES: dict[str, Size] = {
-    "small": Size(memory=128, hidden=64, units=64, layers=2, gaussian=16, groups=8, classes=8, bins=127, depth=8, rates=(1e-3, 3e-4, 1e-3),
-                  follow=0.1),
+    "small": Size(memory=128, hidden=64, units=64, layers=2, gaussian=16, groups=8, classes=8, bins=127, depth=8, follow=0.1,
+                  rates={"v1": (1e-3, 8e-5, 3e-4), "v2": (1e-3, 8e-5, 3e-4), "v3": (1e-3, 3e-4, 1e-3)}),
     "size1m": Size(memory=512, hidden=64, units=64, layers=3, gaussian=30, groups=32, classes=4, bins=255, depth=16),
 }
 """`size1m` is v3's smallest (without its block-diagonal gates). `small` learns state tasks on one core with a sixteenth of the published
@@ -125,4 +133,4 @@ def chosen(name: str, size: str) -> Version:
     """A version with what its size changes of it."""
     version, networks = VERSIONS[name], SIZES[size]
     follow = networks.follow if networks.follow is not None and version.target == "average" else version.follow
-    return dataclasses.replace(version, rates=networks.rates or version.rates, follow=follow)
+    return dataclasses.replace(version, rates=networks.rates.get(name, version.rates), follow=follow)

@@ -84,7 +84,7 @@ class WorldModel(nn.Module):
         if self.images:
             seen = vector_loss(decoded.flatten(-3), encoders.pixels(batch.observation).flatten(-3), False).mean()
         else:
-            seen = vector_loss(decoded, batch.observation, self.version.logarithmic).mean()
+            seen = self.version.precision * vector_loss(decoded, batch.observation, self.version.logarithmic).mean()
         reward = self.numbers.loss(self.reward_head(features), batch.reward).mean()
         chance = chance_loss(self.going_on(features).squeeze(-1), targets.discounts(batch.terminated, self.gamma)).mean()
         divergence = divergence_loss(self.rssm.latent, filtered.posterior, filtered.prior, self.version.balance)
