@@ -93,7 +93,7 @@ def test_what_is_promised_and_what_breaks_it():
     good = [kill("controller", silence_s=0.06), kill("trainer", missed=1, before_missed=1), kill(unrecorded_s=0.9, readable=1.0)]
     assert all(passed(0.06, summary(good)).values())
     for what, broken in (
-        ("the receiver stops in time", kill("controller", silence_s=0.1)),
+        ("the receiver stops in time", kill("controller", silence_s=0.0605)),
         ("no command after the controller's death", kill("controller", after=1)),
         ("no more ticks missed after a helper's death than before", kill("keeper", missed=1, frozen=1)),
         ("no process left", kill("mbrl", processes=1)),

@@ -6,6 +6,8 @@ from collections import deque
 
 import numpy as np
 
+_ROUNDING_S = 1e-9
+
 
 class HeldCommand:
     """The command in force over time.
@@ -18,7 +20,8 @@ class HeldCommand:
     Attributes:
         received: commands so far.
         timeouts: how often `zero` came into force for want of a command.
-        silence_s: from the arrival of the last command to the beginning of the first step without it, at the last time-out.
+        silence_s: from the arrival of the last command to the beginning of the first step without it, at the last time-out. No step
+            reaches beyond the time-out, so it is never longer than that.
     """
 
     def __init__(self, zero: np.ndarray, timeout_s: float, step_s: float) -> None:
@@ -46,7 +49,7 @@ class HeldCommand:
             while self._waiting and self._waiting[0][0] <= now:
                 time, self._current = self._waiting.popleft()
                 self._expires = time + self._timeout_s
-            if self._expires <= now and self._current is not self._zero:
+            if self._expires < now + 0.5 * self._step_s - _ROUNDING_S and self._current is not self._zero:
                 self._current = self._zero
                 self.timeouts += 1
                 self.silence_s = now - 0.5 * self._step_s - self._expires + self._timeout_s

@@ -1,6 +1,7 @@
 """Commands in force over time: from arrival, until the timeout."""
 
 import numpy as np
+import pytest
 
 from mbrl_control_ros.held_command import HeldCommand
 
@@ -52,4 +53,13 @@ def test_it_tells_how_long_it_heard_nothing():
     held.pieces(0.0, 20)
     assert held.silence_s == 0.0
     held.pieces(0.04, 20)
-    assert 0.059 <= held.silence_s <= 0.061
+    assert 0.058 <= held.silence_s <= 0.06 + 1e-9
+
+
+@pytest.mark.parametrize("arrival", [0.0, 0.0001, 0.0009, 0.0011, 0.0019, 0.002])
+def test_no_command_is_in_force_for_longer_than_the_timeout(arrival):
+    held = HeldCommand(ZERO, 0.06, 0.002)
+    held.arrive(arrival, ONE)
+    steps = np.array(values(held, 0.0, 40))
+    assert 0.002 * (np.flatnonzero(steps)[-1] + 1) <= arrival + 0.06 + 1e-9
+    assert 0.058 - 1e-9 <= held.silence_s <= 0.06 + 1e-9
