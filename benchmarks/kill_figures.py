@@ -12,7 +12,7 @@ import numpy as np
 from mbrl_control.intervals import Interval, overlaps
 
 FATAL, HELPERS = ("controller", "sim", "mbrl"), ("planner", "keeper", "trainer", "recorder")
-LOOK_S = 2.5
+LOOK_S = 1.5
 """So long before and after a kill is looked at; between two kills in one run there is time for both."""
 
 MOST_IN_RUN = 4

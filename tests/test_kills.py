@@ -59,7 +59,7 @@ def test_only_what_is_left_is_killed_after_an_interruption():
 
 def test_ticks_missed_before_and_after_a_kill():
     sent = np.arange(5.0, 20.0, T)
-    sent = np.delete(sent, [150, 251, 252, 600])  # at 8.0, at 10.02 and 10.04, at 17.0 s
+    sent = np.delete(sent, [200, 251, 252, 600])  # at 9.0, at 10.02 and 10.04, at 17.0 s
     made = kill(at=10.0)
     cadence(made, T, (sent + 0.001).tolist(), np.round(sent * S).astype(int).tolist(), [(10.03, 10.048)])
     assert (made.before_missed, made.missed) == (1, 2)
