@@ -211,7 +211,8 @@ class TrainerSpec(Strict):
                                "and a change of it is noticed late")
     updates: int = Field(300, ge=1, le=100_000, description="gradient steps per refit, at most: with refit_every_s, learning per data")
     budget_s: Positive = Field(3.0, description="time limit of a refit")
-    window_s: Positive = Field(600.0, description="older data is forgotten")
+    window_s: Positive = Field(600.0, description="older data is forgotten, but for the seconds of `remember_s`")
+    remember_s: float = Field(120.0, ge=0, le=3600, description="older data that is kept because nothing newer is like it, s; 0: none")
     forget_s: Positive | None = Field(None, description="age after which data counts 1/e, in the long run a tenth: for robots that change")
     memory_mb: int = Field(4096, ge=512, le=1_048_576, description="data that the trainer's process may ask the system for; it ends above, "
                            "and is started again")

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -285,7 +286,7 @@ def test_when_a_refit_is_due(store):
 
 
 def test_refits_go_on_when_the_window_is_full(store):
-    trainer = Trainer(spec_of(window_s=5.0), store, seed=0)
+    trainer = Trainer(spec_of(window_s=5.0, remember_s=0.0), store, seed=0)
     data = cart(12.0)
     refits = 0
     for end in range(100, len(data), 10):
@@ -299,11 +300,25 @@ def test_refits_go_on_when_the_window_is_full(store):
 
 
 def test_data_older_than_the_window_is_forgotten(store):
-    trainer = Trainer(spec_of(window_s=4.0), store, seed=0)
+    trainer = Trainer(spec_of(window_s=4.0, remember_s=0.0), store, seed=0)
     trainer.set_data([cart(3.0), cart(3.0, start=3.5), cart(2.0, start=8.0)])
     assert [e.time[0] for e in trainer.episodes] == pytest.approx([6.0, 8.0])
     trainer.set_data([])
     assert trainer.experience_s == 0.0
+
+
+def test_a_motion_that_has_left_the_window_is_still_learned_from(store):
+    """The box of a model that is to be trusted on what it once learned, too."""
+    trainer, fast = Trainer(spec_of(window_s=4.0, remember_s=3.0), store, seed=0), cart(3.0)
+    slow = [replace(e, state=0.01 * e.state, action=0.01 * e.action) for e in (cart(30.0, start=3.2),)]
+    for end in range(4, 34, 2):
+        trainer.set_data([fast, slow[0].cut(0, int(np.searchsorted(slow[0].time, end)))])
+    old = [e for e in trainer.episodes if e.time[-1] < 3.2]
+    assert sum(e.duration for e in old) > 1.5
+    assert trainer.experience_s <= 4.0 + 3.0 + 0.1
+    trainer.refit()
+    limits = store.read(store.newest(), trainer.spec.hash).figures["limits"]
+    assert limits["high"][0] >= max(e.state[:, 0].max() for e in old)
 
 
 def test_equal_seeds_give_equal_bits_and_others_do_not(tmp_path):

@@ -24,6 +24,7 @@ from mbrl_control.robot import RobotSpec
 
 _AT_ONCE = 64 << 20
 _PROGRESS_EVERY = 1000
+LEAVING_S = 30.0
 
 
 class TailMessage(NamedTuple):
@@ -162,14 +163,14 @@ class EpisodeTail:
     Args:
         path: what the recorder writes (folder or file).
         spec: the robot.
-        window_s: older data is forgotten; by default the trainer's window.
+        window_s: older data is forgotten; by default a little after the trainer's window, so that the trainer sees all that leaves it.
         progress: called now and then while much is taken in.
     """
 
     def __init__(self, path: str | Path, spec: RobotSpec, window_s: float | None = None,
                  progress: Callable[[], None] = nothing) -> None:
         self._progress = progress
-        self.spec, self.window_s = spec, window_s or spec.trainer.window_s
+        self.spec, self.window_s = spec, window_s or spec.trainer.window_s + LEAVING_S
         anything = np.full(spec.action_dim, np.inf)
         self._states = parts(spec.state, spec.state_low, spec.state_high)
         self._commands = parts(stamped_command_signals(spec), -anything, anything)

@@ -23,6 +23,7 @@ from mbrl_control.robot import RobotSpec
 from mbrl_control.store import ModelStore
 from mbrl_control.store.snapshot import Snapshot
 from mbrl_control.training.beside import Beside
+from mbrl_control.training.remembered import Remembered
 
 GATE_STEPS = 10
 GATE_BLOCKS = 3
@@ -71,6 +72,7 @@ class Trainer:
         self.model, self._incumbent, self._measured = self._build(), self._build(), self._build()
         self.rng = np.random.default_rng([seed, 0x7EA1])
         self.episodes: list[Episode] = []
+        self._remembered = Remembered(spec, self._block_s, spec.trainer.remember_s)
         self.history: list[Refit] = []
         self._seen_until = -math.inf
         self.beside = Beside(spec, seed)
@@ -95,10 +97,11 @@ class Trainer:
         return sum(e.duration for e in self.episodes)
 
     def set_data(self, episodes: list[Episode]) -> None:
-        """Replace the data: what the recorder has by now. Older than the window is forgotten."""
-        end = max((e.time[-1] for e in episodes if len(e)), default=0.0)
-        recent = [e.cut(int(np.searchsorted(e.time, end - self.spec.trainer.window_s)), len(e)) for e in episodes]
-        self.episodes = [e for e in recent if len(e) > 1]
+        """Replace the data: what the recorder has by now. Of what is older than the window, little is remembered."""
+        begin = max((e.time[-1] for e in episodes if len(e)), default=0.0) - self.spec.trainer.window_s
+        self._remembered.add(episodes, begin)
+        recent = [e.cut(int(np.searchsorted(e.time, begin)), len(e)) for e in episodes]
+        self.episodes = self._remembered.episodes + [e for e in recent if len(e) > 1]
 
     def due(self) -> bool:
         """Whether there is enough new data for a refit."""
