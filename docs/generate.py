@@ -59,7 +59,7 @@ SECTIONS = [
     ("`cost`", schema.CostSpec), ("`success`", schema.SuccessSpec), ("`success.conditions`: a list of", schema.Condition),
     ("`model`", schema.ModelSpec), ("`planner`", schema.PlannerSpec), ("`trainer`", schema.TrainerSpec),
     ("`policies`: a list of", schema.PolicySpec), ("`nominal`", schema.NominalSpec),
-    ("`nominal.measured`: a list of", schema.MeasuredInput), ("`sim`", schema.SimSpec),
+    ("`nominal.measured`: a list of", schema.MeasuredInput), ("`intervals`", schema.IntervalsSpec), ("`sim`", schema.SimSpec),
     ("`csv`", schema.CsvSpec), ("`safety`", schema.SafetySpec),
 ]
 SYMBOLS = {"gt": "> {}", "ge": "≥ {}", "lt": "< {}", "le": "≤ {}", "min_length": "at least {} long", "max_length": "at most {} long"}

@@ -23,6 +23,7 @@ from mbrl_control.schema import (
     CommandSignal,
     CostSpec,
     CsvSpec,
+    IntervalsSpec,
     ModelSpec,
     Name,
     NominalSpec,
@@ -66,6 +67,8 @@ class RobotSpec(Strict):
     policies: list[PolicySpec] = Field([], max_length=1, description="learned beside the model or before, for plans to start from; by "
                                        "default none")
     nominal: NominalSpec | None = Field(None, description="what is known of its physics; calibration starts from it")
+    intervals: IntervalsSpec | None = Field(None, description="how far the learned model's predictions can be trusted; found by "
+                                             "calibration")
     sim: SimSpec | None = Field(None, description="its twin in MuJoCo; needed only by `mbrl demo` and `mbrl sim`")
     csv: CsvSpec = Field(CsvSpec(), description="how its CSV logs look")
     allow_injection: bool = Field(False, description="`mbrl inject` may disturb it on purpose: false messages, stopped and killed "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from typing import Annotated, Any, Literal
 
@@ -251,6 +252,35 @@ class NominalSpec(Strict):
     measured: list[MeasuredInput] = Field(default_factory=list, description="sensors of what the commands came to, where there are any")
     known: list[str] = Field(default_factory=list, description="lumped parameters (docs/calibration.md) that are right as they are and are "
                              "not fitted")
+
+
+class IntervalsSpec(Strict):
+    """How wide intervals about the learned model's predictions must be to hold what they say in runs that it has not seen: `mbrl
+    calibrate uncertainty` finds them, `mbrl evaluate` and the watch over a model in use read them."""
+
+    steps: list[Annotated[int, Field(ge=1, le=1000)]] = Field(min_length=1, max_length=100, description="model steps ahead, rising from 1; "
+                                                              "between them widths are interpolated")
+    width_68: dict[str, list[Positive]] = Field(description="for each state signal, at each of `steps`: half of the width that holds 68 %, "
+                                                "in predicted standard deviations (an honest Gaussian has 0.994)")
+    width_95: dict[str, list[Positive]] = Field(description="the same for 95 % (1.96)")
+
+    @field_validator("steps")
+    @classmethod
+    def _steps(cls, steps: list[int]) -> list[int]:
+        if steps[0] != 1 or any(b <= a for a, b in itertools.pairwise(steps)):
+            raise ValueError("they must begin with 1 and rise")
+        return steps
+
+    @field_validator("width_68", "width_95")
+    @classmethod
+    def _widths(cls, widths: dict[str, list[float]], info: ValidationInfo) -> dict[str, list[float]]:
+        count, narrow = len(info.data.get("steps", ())), info.data.get("width_68", {})
+        for name, each in widths.items():
+            if count and len(each) != count:
+                raise ValueError(f"'{name}' has {len(each)} widths for {count} steps; give one for each step")
+            if any(wide < less for wide, less in zip(each, narrow.get(name, ()), strict=False)):
+                raise ValueError(f"'{name}': what holds 95 % cannot be narrower than what holds 68 %")
+        return widths
 
 
 class SimSpec(Strict):

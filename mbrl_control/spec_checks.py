@@ -56,6 +56,11 @@ def between(data: Any, defaults: dict[str, Any]) -> Iterator[tuple[tuple[str | i
     named += [(*found, state) for found in _listed(data, "nominal", "states")]
     named += [(*found, ["", *command]) for found in _listed(data, "nominal", "inputs")]
     named += [((*place, "of"), _get(item, "of"), command) for place, item in _listed(data, "nominal", "measured")]
+    for table in ("width_68", "width_95"):
+        named += [(*found, state) for found in _listed(data, "intervals", table)]
+        given = _get(data, "intervals", table)
+        if isinstance(given, dict) and (left := [name for name in state if name not in given]):
+            yield ("intervals", table), given, f"it has no widths for '{left[0]}'; every state signal needs them"
     for place, name, known in named:
         if isinstance(name, str) and name not in known:
             yield place, name, f"this is no signal that can stand here{nearest(name, known)}"

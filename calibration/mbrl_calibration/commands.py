@@ -51,7 +51,8 @@ def dynamics(
 def uncertainty(
     robot_name: RobotName,
     files: Files,
-    out: Annotated[Path, typer.Option("-o", "--out", help="new file for the recalibration (JSON)")],
+    out: Annotated[Path, typer.Option("-o", "--out", help="new YAML of the robot with `intervals`; with the ending .json all "
+                                             "levels as figures")],
     budget: Annotated[float, typer.Option(min=1.0, help="seconds for all fits together")] = 40.0,
     seed: Seed = 0,
     json_path: Json = None,
@@ -62,9 +63,13 @@ def uncertainty(
 
     made = session.open_logs(robot_name, files, None, out, seed, console)
     found = find_trust.find_trust(made, budget, seed)
-    find_trust.save(found, out)
-    made.say(f"written: {out}")
-    session.finish(made, "calibrate uncertainty", seed, None, html or out.with_suffix(".html"), json_path)
+    plain = out.suffix.lower() == ".json"
+    if plain:
+        find_trust.save(found, out)
+        made.say(f"written: {out}")
+    else:
+        made.intervals = found.section()
+    session.finish(made, "calibrate uncertainty", seed, None if plain else out, html or out.with_suffix(".html"), json_path)
 
 
 def everything(robot_name: RobotName, files: Files, test: Test = None, out: Out = None, commands: Commands = False, seed: Seed = 0,

@@ -86,7 +86,7 @@ def _picture(before: Coverage, after: Coverage) -> str:
 
 
 def save(made: Recalibration, path: Path) -> None:
-    """Write a recalibration as JSON, whole or not at all.
+    """Write a recalibration with all its levels as JSON, whole or not at all.
 
     Raises:
         DataError: the file exists.

@@ -43,6 +43,7 @@ class Session:
         findings: what is wrong with the logs.
         tables, notes, pictures, figures: what was found, for people and for `--json`.
         parameters: of the nominal system, to be written.
+        intervals: of the learned model (the key `intervals`), to be written; None to leave them.
         delays: [A] to be written, s; None to leave them.
         twin: to be written; None to leave the simulation.
         arm: an arm and the values of its parameters, whose MJCF is to be written; None for other robots.
@@ -62,6 +63,7 @@ class Session:
     pictures: dict[str, str] = field(default_factory=dict)
     figures: dict[str, Any] = field(default_factory=dict)
     parameters: dict[str, float] = field(default_factory=dict)
+    intervals: dict[str, Any] | None = None
     delays: np.ndarray | None = None
     twin: Twin | None = None
     arm: tuple[Arm, dict[str, float]] | None = None
@@ -123,6 +125,8 @@ def finish(session: Session, command: str, seed: int, out: Path | None, html: Pa
         s.say(f"note: {note}")
     if out is not None:
         data = outputs.calibrated(s.spec, s.source, s.parameters, s.delays, s.twin)
+        if s.intervals is not None:
+            data["intervals"] = s.intervals
         if s.arm is not None:
             sim = twin_of_arm(s.spec, *s.arm, out.with_suffix(".xml"))
             data["sim"] = sim.model_dump(exclude_unset=True)

@@ -8,26 +8,24 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from scipy.special import ndtri
 
 from mbrl_control.data.sequences import Sequences
 from mbrl_control.errors import DataError, UserError
 from mbrl_control.models.base import LearnedModel
-from mbrl_control.models.evaluate import difference, open_loop
-from mbrl_control.planning.rollout import rollout
+from mbrl_control.planning import coverage as predicted
+from mbrl_control.planning.coverage import PARTICLES, TINY, along, normal_width, normalised, spread
 from mbrl_control.robot import RobotSpec
 
 LEVELS = np.array([0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.68, 0.75, 0.8, 0.85, 0.9, 0.925, 0.95, 0.97, 0.98, 0.99])
 """Shares that intervals are fitted for; between them widths are interpolated."""
-PARTICLES = 16
-CHUNK = 8192
 FEWEST = 20
 RATIO = 1.3
 """Of neighbouring horizons that are fitted."""
 BANDWIDTH = 0.25
 """Of the smoothing over horizons, in the logarithm of k."""
-TINY = 1e-9
+
+__all__ = ["PARTICLES", "Coverage", "Recalibration", "coverage", "covered", "fit", "left_out", "normal_width", "normalised", "of_errors",
+           "spread"]
 
 
 @dataclass(frozen=True)
@@ -68,12 +66,12 @@ class Recalibration:
         # Along the normal distribution's quantiles a Gaussian is a straight line through 0.
         known, asked = np.append(0.0, normal_width(self.levels)), normal_width(level)
         ahead = np.array([[np.interp(asked, known, np.append(0.0, column)) for column in rows.T] for rows in self.width.transpose(1, 0, 2)])
-        here = np.exp(_along(np.log(np.maximum(ahead, TINY)), self.steps, k))
+        here = np.exp(along(np.log(np.maximum(ahead, TINY)), self.steps, k))
         return np.where(level <= self.highest(k), here, np.nan)
 
     def highest(self, k: int) -> np.ndarray:
         """[S] the greatest level that n independent outcomes can tell, n / (n + 1): the next one exceeds them all once in n + 1 times."""
-        count = _along(self.independent, self.steps, k)
+        count = along(self.independent, self.steps, k)
         return np.asarray(count / (count + 1))
 
     def factor(self, level: float, k: int, dim: int) -> float:
@@ -88,6 +86,22 @@ class Recalibration:
             raise UserError(f"level = {level:g}: {k} steps ahead the runs were worth {most / (1 - most):.1f} independent outcomes of "
                             f"'{self.signals[dim]}', which tell levels up to {most:.3f}; record longer runs or more of them")
         return found
+
+    def section(self) -> dict[str, Any]:
+        """A robot's key `intervals` (see `mbrl_control.schema.IntervalsSpec`): widths for `mbrl_control.planning.coverage.LEVELS`, for
+        horizons at which the runs can tell both, from 1 on without a gap.
+
+        Raises:
+            DataError: one step ahead they cannot.
+        """
+        each = [[self.half_widths(level, int(k)) for level in predicted.LEVELS] for k in self.steps]
+        told = int(np.cumprod([np.isfinite(width).all() for width in each]).sum())
+        if not told:
+            raise DataError(f"one step ahead the runs were worth {float(self.independent[0].min()):.1f} independent outcomes, too few to "
+                            f"tell what holds {100 * predicted.LEVELS[-1]:g} % of them; record longer runs or more of them")
+        tables = ({name: [float(f"{max(width[i][s], TINY):.4g}") for width in each[:told]] for s, name in enumerate(self.signals)}
+                  for i in range(len(predicted.LEVELS)))
+        return {"steps": [int(k) for k in self.steps[:told]], **dict(zip(("width_68", "width_95"), tables, strict=True))}
 
     def to_json(self) -> dict[str, Any]:
         """Plain lists and numbers; see `from_json`."""
@@ -145,45 +159,6 @@ class Coverage:
 
 
 Models = LearnedModel | Sequence[LearnedModel]
-
-
-@torch.inference_mode()
-def spread(model: LearnedModel, data: Sequences, rng: np.random.Generator, particles: int = PARTICLES) -> np.ndarray:
-    """[M, K, S] predicted standard deviation after 1 … K steps: members' disagreement and their noise, carried through the horizon.
-
-    Every member rolls out `particles` paths with its own noise at each step (TS-inf, Chua et al. 2018, section 5.1); the spread is that
-    of all paths together.
-
-    Args:
-        model: fitted.
-        data: stretches; their starts and commands are used.
-        rng: source of the noise.
-        particles: paths per member and stretch.
-    """
-    noise = torch.Generator().manual_seed(int(rng.integers(2**63)))
-    out = np.empty((*data.action.shape[:2], data.state.shape[2]))
-    rows = max(1, CHUNK // particles)
-    for first in range(0, len(data), rows):
-        some = slice(first, first + rows)
-        start, action = (torch.tensor(a, dtype=torch.float32).repeat_interleave(particles, 0)
-                         for a in (data.state[some, 0], data.action[some]))
-        path = rollout(model, start, action, "tsinf", noise, sample=True)[:, :, 1:]
-        out[some] = path.reshape(len(path), -1, particles, *path.shape[2:]).double().var((0, 2), correction=0).sqrt().numpy()
-    return out
-
-
-def normalised(model: LearnedModel, data: Sequences, spec: RobotSpec, rng: np.random.Generator, particles: int = PARTICLES) -> np.ndarray:
-    """[M, K, S] errors of open-loop predictions in predicted standard deviations (see `spread`), angles around the circle.
-
-    Args:
-        model: fitted, and not to these data.
-        data: stretches of one run, in the order of time.
-        spec: of the robot.
-        rng: source of the particles' noise.
-        particles: paths per member and stretch.
-    """
-    error = difference(data.state[:, 1:], open_loop(model, data.state[:, 0], data.action), spec.wraps)
-    return np.asarray(error / np.maximum(spread(model, data, rng, particles), TINY))
 
 
 def fit(models: Models, sequences: Sequence[Sequences], spec: RobotSpec, rng: np.random.Generator,
@@ -301,11 +276,6 @@ def horizons(steps: int) -> np.ndarray:
     return np.array(found)
 
 
-def normal_width(level: float | np.ndarray) -> np.ndarray:
-    """Half width, in standard deviations, of the interval about the mean that holds `level` of a Gaussian."""
-    return np.asarray(ndtri((1 + np.asarray(level)) / 2))
-
-
 def picture(before: Coverage, after: Coverage, path: Path, title: str = "") -> None:
     """Reliability plot as PNG: for each horizon, what intervals held over what they were to hold, before and after recalibration.
 
@@ -356,15 +326,6 @@ def _check(errors: Sequence[np.ndarray], signals: tuple[str, ...]) -> None:
 
 def _rising(values: np.ndarray) -> bool:
     return bool(len(values) and (np.diff(values) > 0).all())
-
-
-def _along(rows: np.ndarray, steps: np.ndarray, k: int) -> np.ndarray:
-    """[...] rows [H, ...] interpolated to horizon k, linear in its logarithm."""
-    at = int(np.clip(np.searchsorted(steps, k) - 1, 0, max(0, len(steps) - 2)))
-    if len(steps) == 1:
-        return np.asarray(rows[0])
-    share = np.log(k / steps[at]) / np.log(steps[at + 1] / steps[at])
-    return np.asarray((1 - share) * rows[at] + share * rows[at + 1])
 
 
 def _smooth(rows: np.ndarray, steps: np.ndarray) -> np.ndarray:

@@ -38,13 +38,43 @@ def show(figures: dict[str, Any], signals: tuple[str, ...]) -> None:
                   highlight=False)
 
 
+MOST_JUDGED = 500
+"""Stretches, spread evenly over the logs, whose intervals are looked at: each takes many sampled paths."""
+
+
+def intervals_of(model: Any, data: Any, spec: robot.RobotSpec, horizons: list[int]) -> dict[str, Any]:
+    """What intervals held, as the model predicts them and with the widths of the robot's YAML: {"before": ..., "after": ...}."""
+    import numpy as np  # noqa: PLC0415
+
+    from mbrl_control.planning import coverage  # noqa: PLC0415
+
+    some = data.select(np.unique(np.linspace(0, len(data) - 1, MOST_JUDGED).round().astype(int)))
+    errors = coverage.normalised(model, some, spec, np.random.default_rng(0))
+    return {name: coverage.held(errors, spec.state_names, horizons, widths)
+            for name, widths in (("before", None), ("after", coverage.Widths.of(spec)))}
+
+
+def show_intervals(found: dict[str, Any], signals: tuple[str, ...]) -> None:
+    """Print what intervals held before and after recalibration as a table of at most 100 columns."""
+    table = Table(title="held by intervals that were to hold 68 / 95 %, in per cent", width=98, title_justify="left")
+    for column in ("k", "intervals", *signals[:8]):
+        table.add_column(column, justify="right" if column not in ("k", "intervals") else "left")
+    for k in found["before"]:
+        for name, key in (("as predicted", "before"), ("recalibrated", "after")):
+            shares = [found[key].get(k, {}).get(s) for s in signals[:8]]
+            table.add_row(k, name, *("–" if of is None else " / ".join(f"{100 * share:.0f}" for share in of.values()) for of in shares))
+    console.print(table)
+
+
 def evaluate(
     model_dir: Annotated[Path, typer.Argument(metavar="MODEL", help="folder that `mbrl fit` made")],
     files: Annotated[list[Path], typer.Argument(help="bags, CSV logs, or folders of them")],
     horizons: Annotated[str, typer.Option(help="model steps ahead")] = "1,10,50",
+    robot_name: Annotated[str, typer.Option("--robot", help="YAML whose `intervals` are judged; by default that of the model")] = "",
     json_path: Json = None,
 ) -> None:
-    """Open-loop errors of a fitted model on logs, beside persistence and the linear baseline, and coverage of its intervals."""
+    """Open-loop errors of a fitted model on logs, beside persistence and the linear baseline, and coverage of its intervals: as
+    predicted, and with the widths that the robot's YAML holds (`mbrl calibrate uncertainty`)."""
     import torch  # noqa: PLC0415
 
     from mbrl_control.data.loading import load_episodes  # noqa: PLC0415
@@ -57,7 +87,7 @@ def evaluate(
     wanted = parse_horizons(horizons)
     if not (model_dir / "robot.yaml").exists():
         raise UserError(f"{model_dir} is no model folder (it has no robot.yaml); make one with `mbrl fit`")
-    spec = robot.load(model_dir / "robot.yaml")
+    spec = robot.load(robot_name or model_dir / "robot.yaml")
     models = []
     for name, kind in (("model", spec.model.kind), ("linear", "linear")):
         made = parts.find("models", kind).build(spec, parts.options("models", kind, dict(spec.model.options) if name == "model" else {}))
@@ -76,9 +106,13 @@ def evaluate(
     if len(inside) < len(data):
         console.print(f"{len(data) - len(inside)} of {len(data)} stretches leave the states' ranges and are not judged", highlight=False)
     figures = report(models[0], inside, spec, linear=models[1], steps=wanted)
+    if spec.intervals is not None:
+        figures["intervals"] = intervals_of(models[0], inside, spec, wanted)
     if json_path is not None:
         save(figures, json_path)
     show(figures, spec.state_names)
+    if spec.intervals is not None:
+        show_intervals(figures["intervals"], spec.state_names)
 
 
 def add(app: typer.Typer) -> None:

@@ -12,7 +12,8 @@ import torch
 from mbrl_control.data.sequences import Sequences
 from mbrl_control.errors import SnapshotError
 from mbrl_control.models.base import LearnedModel, Model
-from mbrl_control.planning import risk
+from mbrl_control.planning import coverage, risk
+from mbrl_control.planning.coverage import Widths
 from mbrl_control.planning.rollout import rollout
 from mbrl_control.robot import RobotSpec, wrap_angle
 
@@ -70,6 +71,8 @@ class Limits:
         steps: model steps over which the members' disagreement is summed.
         disagreement: of a plan, in units of `risk.disagreement` over the first `steps`; inf when unknown.
         error: of one model step, as `step_errors` gives it; inf when unknown.
+        surprise: of one model step, as `coverage.surprise` gives it; inf when unknown, and for robots without `intervals`, whose predicted
+            variances nobody has compared with what happens.
     """
 
     low: np.ndarray
@@ -77,6 +80,7 @@ class Limits:
     steps: int
     disagreement: float
     error: float
+    surprise: float = math.inf
 
     @staticmethod
     def none(spec: RobotSpec) -> Limits:
@@ -91,7 +95,8 @@ class Limits:
         The box is that of all data, and of its mirror image for a robot that has one, widened by a quarter of its width on either side.
         Angles that wrap have none, nor have signals that the model does not look at. The other two are three times the 0.99 quantile
         over the held-out stretches: between blocks of held-out time and where a robot goes next there is more difference than inside
-        of them.
+        of them. So is the surprise, where held-out data is at least as surprising as runs that were not seen at all were to the robot's
+        `intervals`.
 
         Args:
             model: fitted, in the precision in which it will be used.
@@ -105,14 +110,24 @@ class Limits:
                      for reach in (np.min, np.max))
         boxless = spec.wraps | np.array([name in spec.model.ignore for name in spec.state_names])
         margin = np.where(boxless, np.inf, BOX_MARGIN * (high - low))
-        steps, disagreement, error = held.action.shape[1], math.inf, math.inf
+        steps, disagreement, error, surprise = held.action.shape[1], math.inf, math.inf, math.inf
         if len(held):
             rows = held.select(np.unique(np.linspace(0, len(held) - 1, MEASURED_ROWS).round().astype(int)))
             start, actions = (torch.as_tensor(a, dtype=torch.float32) for a in (rows.state[:, 0], rows.action))
             apart = risk.disagreement(predicted(model, start, actions), model.scale()).numpy()
             disagreement = max(steps * FLOOR, DISAGREEMENT_FACTOR * float(np.quantile(apart, QUANTILE)))
             error = max(FLOOR, ERROR_FACTOR * float(np.quantile(step_errors(model, rows, spec.wraps), QUANTILE)))
-        return Limits(low - margin, high + margin, steps, disagreement, error)
+            if (widths := Widths.of(spec)) is not None:
+                surprise = ERROR_FACTOR * max(1.0, float(np.quantile(coverage.surprise(model, rows, spec, widths), QUANTILE)))
+        return Limits(low - margin, high + margin, steps, disagreement, error, surprise)
+
+    def exceeded_by(self, model: LearnedModel, step: Sequences, spec: RobotSpec) -> bool:
+        """Whether a model was wrong about one model step (the first of one stretch): by more than it ever was about held-out data, or by
+        more than its own, recalibrated doubt allows there."""
+        if step_errors(model, step, spec.wraps)[0] > self.error:
+            return True
+        widths = Widths.of(spec) if math.isfinite(self.surprise) else None
+        return widths is not None and bool(coverage.surprise(model, step, spec, widths)[0] > self.surprise)
 
     def left_by(self, states: torch.Tensor, scale: torch.Tensor) -> bool:
         """Whether a plan goes where the model is not to be trusted: the members' mean leaves the box, or they disagree too much.
@@ -128,7 +143,8 @@ class Limits:
     def figures(self) -> dict[str, Any]:
         """As JSON values: null for infinite ones."""
         return {"low": [_finite(v) for v in self.low.tolist()], "high": [_finite(v) for v in self.high.tolist()], "steps": self.steps,
-                "disagreement": _finite(self.disagreement), "error": _finite(self.error)}
+                "disagreement": _finite(self.disagreement), "error": _finite(self.error),
+                "surprise": _finite(self.surprise)}
 
     @staticmethod
     def of(figures: dict[str, Any], spec: RobotSpec) -> Limits | None:
@@ -143,11 +159,12 @@ class Limits:
         if not isinstance(found, dict):
             raise SnapshotError(f"figure '{FIGURE}' must be a mapping, not {type(found).__name__}")
         low, high = _numbers(found, "low", spec.state_dim, -math.inf), _numbers(found, "high", spec.state_dim, math.inf)
-        disagreement, error = (_numbers({key: [found.get(key)]}, key, 1, math.inf)[0] for key in ("disagreement", "error"))
+        disagreement, error, surprise = (_numbers({key: [found.get(key)]}, key, 1, math.inf)[0]
+                                         for key in ("disagreement", "error", "surprise"))
         steps = found.get("steps")
         if not isinstance(steps, int) or isinstance(steps, bool) or not 1 <= steps <= MOST_STEPS:
             raise SnapshotError(f"figure '{FIGURE}': steps must be a whole number from 1 to {MOST_STEPS}")
-        return Limits(low, high, steps, disagreement, error)
+        return Limits(low, high, steps, disagreement, error, surprise)
 
 
 def _finite(value: float) -> float | None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 
 from mbrl_control.data.sequences import Sequences
-from mbrl_control.models.base import Model
-from mbrl_control.planning.limits import Limits, k_step_error, step_errors
+from mbrl_control.models.base import LearnedModel, Model
+from mbrl_control.planning.limits import Limits, k_step_error
 from mbrl_control.planning.plan import PlanRequest
 from mbrl_control.robot import RobotSpec
 from mbrl_control.runtime.history import History
@@ -59,15 +59,15 @@ class ModelWatch:
         return (f"over the last {self.history.seconds:g} s its {self._steps}-step error was {new:.3g} typical one-step changes, that of "
                 f"the model in use {old:.3g}; at most {SHADOW_RATIO:g} times that, or {SHADOW_FLOOR:g}, is allowed")
 
-    def evidence(self, model: Model, limits: Limits | None) -> Sequences | None:
-        """The last `WRONG_RUN` model steps if the model was wrong, beyond its limit, about every one of them; else None.
+    def evidence(self, model: LearnedModel, limits: Limits | None) -> Sequences | None:
+        """The last `WRONG_RUN` model steps if the model was wrong, beyond its limits, about every one of them; else None.
 
         To be called once after each `see`: each call judges the model step that ends with the newest state, if that is known.
         """
         latest = self.history.latest()
         if limits is None or not len(latest):
             return None
-        if step_errors(model, latest, self.spec.wraps)[0] <= limits.error:
+        if not limits.exceeded_by(model, latest, self.spec):
             self._wrong = []
             return None
         self._wrong.append(latest)

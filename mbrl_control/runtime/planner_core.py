@@ -159,7 +159,7 @@ class PlannerCore:
         self._watch.see(request)
         evidence = self._watch.evidence(self.model, self.limits)
         if evidence is not None:
-            self._distrust(request, f"{WRONG_RUN} model steps in a row were wrong beyond the limit of its validation",
+            self._distrust(request, f"{WRONG_RUN} model steps in a row were wrong beyond the limits of its validation",
                            lambda other: self._watch.better(other, self.model, evidence))
         if budget_s is not None:
             budget_s -= self.planner.clock() - begin + self._judging_s

@@ -206,3 +206,28 @@ def test_intervals_are_recalibrated_on_runs_that_were_not_fitted(logs):
     assert made.factor(0.8, 1, 0) > made.factor(0.5, 1, 0) > 0
     again = call("uncertainty", logs / "robot.yaml", logs / "log0.csv", "--budget", "2", "-o", logs / "other.json")
     assert "at least two logs" in str(again.exception)
+
+
+def test_a_robot_with_recalibrated_intervals_is_evaluated_before_and_after(logs):
+    """From logs to the YAML to `mbrl evaluate`: what intervals hold of a run not seen, as predicted and recalibrated."""
+    both = logs / "log0.csv", logs / "log1.csv"
+    result = call("uncertainty", logs / "robot.yaml", *both, "--budget", "2", "-o", logs / "told.yaml")
+    assert result.exit_code == 0, result.output
+    made = robot.load(logs / "told.yaml")
+    assert made.intervals.steps[0] == 1
+    assert set(made.intervals.width_95) == set(made.state_names)
+    program = application()
+    fitted = CliRunner().invoke(program, ["fit", str(both[0]), "--robot", str(logs / "robot.yaml"), "-o", str(logs / "model"),
+                                          "--budget", "2"])
+    assert fitted.exit_code == 0, fitted.output
+    judged = CliRunner().invoke(program, ["evaluate", str(logs / "model"), str(both[1]), "--horizons", "1,2",
+                                          "--robot", str(logs / "told.yaml"), "--json", str(logs / "e.json")])
+    assert judged.exit_code == 0, judged.output
+    assert "recalibrated" in judged.output
+    found = json.loads((logs / "e.json").read_text())["intervals"]
+    assert set(found) == {"before", "after"}
+    assert set(found["after"]["1"]) == set(made.state_names)
+    assert all(0 <= share <= 1 for of in found["after"]["1"].values() for share in of.values())
+    plain = CliRunner().invoke(program, ["evaluate", str(logs / "model"), str(both[1]), "--horizons", "1", "--json", str(logs / "p.json")])
+    assert plain.exit_code == 0, plain.output
+    assert "intervals" not in json.loads((logs / "p.json").read_text())

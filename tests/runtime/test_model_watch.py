@@ -333,3 +333,22 @@ def test_of_a_thousand_swaps_no_bad_one_is_accepted_and_no_good_one_refused(worl
     assert world.core.swaps.rolled_back == 0
     record_property("measured", f"1000 swaps: 0 of {1000 - accepted[True]} bad snapshots of twelve kinds accepted, {accepted[True]} of "
                                 f"{accepted[True]} good ones")
+
+
+def test_a_robot_with_recalibrated_intervals_finds_a_model_out_that_is_wrong_by_little(tmp_path):
+    """Pushed harder by 4 per cent: no great part of a typical change, and far more than the model and its own variances allow for."""
+    data = SPEC.model_dump(exclude_unset=True)
+    names = SPEC.state_names
+    section = {"steps": [1], "width_68": {n: [1.0] for n in names}, "width_95": {n: [2.0] for n in names}}
+    told = type(SPEC).model_validate({**data, "intervals": section})
+    codes = {}
+    for name, spec in (("plain", SPEC), ("told", told)):
+        found = trained(tmp_path / f"{name}_trained", spec)
+        world = World(tmp_path / name, spec)
+        world.give(found)
+        world.core.swap()
+        calm = [p.faults for p in world.plans(2 * SPAN + WRONG_RUN)]
+        assert not any("model_wrong" in faults for faults in calm), name
+        world.cart.gain, world.cart.push = 1.04, lambda _time: 1.0
+        codes[name] = any("model_wrong" in p.faults for p in world.plans(2 * SPAN + WRONG_RUN + 5))
+    assert codes == {"plain": False, "told": True}
