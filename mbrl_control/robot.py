@@ -214,7 +214,8 @@ class RobotSpec(Strict):
             "model": self.model.model_dump(),
         }
         if self.model.kind == "greybox" and self.nominal is not None:  # what it learns is right beside these equations only
-            keep["nominal"] = self.nominal.model_dump(include={"system", "parameters", "states", "inputs"})
+            more = {"extras"} if self.nominal.extras else set()
+            keep["nominal"] = self.nominal.model_dump(include={"system", "parameters", "states", "inputs"} | more)
         return hashlib.sha256(json.dumps(keep, sort_keys=True).encode()).hexdigest()[:16]
 
 

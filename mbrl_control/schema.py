@@ -12,6 +12,7 @@ Unit = Literal["1", "m", "rad", "m/s", "rad/s", "m/s^2", "rad/s^2", "N", "N*m", 
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$", max_length=40)]
 GREATEST_OPTION = 1e30
 Positive = Annotated[float, Field(gt=0)]
+Extra = Literal["stribeck", "dead_band", "saturation", "gain", "offset"]
 SafeAction = Literal["zero", "hold", "brake", "ramp"]
 Range = Annotated[tuple[float, float], Field(strict=False)]
 
@@ -245,6 +246,8 @@ class NominalSpec(Strict):
 
     system: Name = Field(description="which equations: a key of `mbrl_control.models.expressions.SYSTEMS`")
     parameters: dict[str, float] = Field(default_factory=dict, description="that differ from those of the system, by name, SI units")
+    extras: list[Extra] = Field(default_factory=list, description="terms of friction and drives that the equations have besides, with "
+                                "parameters of their own (docs/calibration.md)")
     states: list[str] = Field(default_factory=list, description="the state signal for each state of the system, in its order; by default "
                               "those of the same names")
     inputs: list[str] = Field(default_factory=list, description="the command for each input of the system, '' for one that is not driven; "

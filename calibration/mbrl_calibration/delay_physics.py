@@ -158,7 +158,7 @@ def refine(stretches: Sequence[Stretch], spec: RobotSpec, starts: Sequence[np.nd
     if not parts:
         return None
     period = float(np.median(np.concatenate([np.diff(p.time) for p in parts])))
-    kept = set(spec.nominal.known if spec.nominal else [])
+    kept = {*(spec.nominal.known if spec.nominal else []), *m.nonlinear}
     free = np.array([i for i, name in enumerate(m.names) if name not in kept], dtype=int)
     function, runs = _function(m, spec.action_dim), [s.run for s in stretches]
     tried: list[tuple[float, int, _Fit, tuple[np.ndarray, np.ndarray]]] = []

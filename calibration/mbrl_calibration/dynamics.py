@@ -120,7 +120,7 @@ def score(runs: Sequence[Run], m: Mechanism, values: np.ndarray, delays: np.ndar
     Raises:
         DataError: the runs are too short.
     """
-    torque = regression.rmse([regression.rows(r, m, delays, s.measured) for r in runs], values)
+    torque = regression.rmse([regression.rows(r, m, delays, s.measured, at=values) for r in runs], values)
     if m.count > MOST_JOINTS:
         return Score(torque, {}, tuple(r.name for r in runs))
     longest = max(r.duration for r in runs)
@@ -143,8 +143,11 @@ def identify(train: Sequence[Run], test: Sequence[Run], m: Mechanism, delays: np
     """
     s.progress("inverse dynamics", 0.0)
     train, test = ([without_spikes(r) for r in some] for some in (train, test))
-    first = regression.solve([regression.rows(r, m, delays, s.measured) for r in train], m, s.known)
-    found = _shoot(train, m, delays, first, s) if m.count <= MOST_JOINTS else _Found(first, delays, (), True)
+    begun, unseen = regression.begin(train, m, delays, s.measured, s.known)
+    first = regression.solve([regression.rows(r, begun, delays, s.measured) for r in train], begun, s.known)
+    seen = replace(s, known=(*s.known, *unseen))
+    found = _shoot(train, m, delays, first, seen) if m.count <= MOST_JOINTS else _Found(first, delays, (), True)
+    found = replace(found, estimate=_undetermined(found.estimate, m, unseen))
     s.progress("scores", 0.85)
     of = {"nominal": m.start, "regression": first.values, "shooting": found.estimate.values[: len(m.parameters)]}
     judged = {part: runs for part, runs in (("fit", train), ("test", test)) if runs}
@@ -194,10 +197,22 @@ def _with_delays(found: Estimate, given: np.ndarray) -> tuple[Estimate, np.ndarr
     return replace(found, values=values), late
 
 
+def _undetermined(found: Estimate, m: Mechanism, names: Sequence[str]) -> Estimate:
+    """An estimate that says of these parameters, which were held, that it does not know them."""
+    if not names:
+        return found
+    covariance, places = found.covariance.copy(), [found.names.index(name) for name in names]
+    for place in places:
+        covariance[place, place] = m.parameters[place].size ** 2
+    return replace(found, covariance=covariance, held=tuple(i for i in found.held if i not in places))
+
+
 def _away_from_bounds(values: np.ndarray, m: Mechanism) -> np.ndarray:
     """[P] values inside the bounds, where an interior-point search can begin: parameters of 0 by nature at a tenth of where they were."""
     low, high = m.bounds
-    inside = np.maximum(NEAR * np.abs(values).max(), np.where(low == 0, FROM_ZERO * np.abs(m.start), 0.0))
+    size = np.array([p.size for p in m.parameters])  # of terms that may be of quite another size than masses and friction
+    inside = np.maximum(NEAR * np.abs(values[size == 0]).max(), np.where(low == 0, FROM_ZERO * np.abs(m.start), 0.0))
+    inside = np.where(size > 0, FROM_ZERO * np.minimum(size, 0.5 * (high - low)), inside)
     return np.asarray(np.minimum(np.maximum(values, low + inside), high - inside))
 
 

@@ -32,6 +32,9 @@ def find_dynamics(session: Session, delays: np.ndarray, measured: bool, find_del
         _car(session)
         return
     m = mechanism.build(session.spec, session.base)
+    if measured and m.actuators and nominal is not None and nominal.measured:
+        measured = False
+        session.notes.append("nominal.extras asks for terms of the drives: the model is driven by commands, not by what sensors measured")
     bar, tell = progress(session)
     with bar:
         setting = dynamics.Settings(measured, find_delays=find_delays, known=_known(session, m), progress=tell)

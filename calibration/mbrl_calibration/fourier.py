@@ -37,7 +37,7 @@ def inputs(spec: RobotSpec, m: Mechanism) -> Array:
     """[n, A] efforts per unit of command."""
     u = ca.SX.sym("u", spec.action_dim)
     slope: Any = ca.Function("slope", [u], [ca.jacobian(m.applied(u, m.named(m.start)), u)])
-    return np.array(slope(spec.action_zero))
+    return np.array(slope(0.5 * (spec.action_zero + spec.action_high)))  # beyond a dead band, short of saturation
 
 
 def ways(spec: RobotSpec, m: Mechanism) -> tuple[bool, ...]:

@@ -56,12 +56,13 @@ class Gauge:
 
     def __init__(self, spec: RobotSpec, m: Mechanism) -> None:
         known = spec.nominal.known if spec.nominal is not None else []
-        self._free = np.array([i for i, name in enumerate(m.names) if name not in known])
+        self._free = np.array([i for i, name in enumerate(m.names) if name not in (*known, *m.nonlinear)])
         self._m, self._idle = m, spec.action_zero
         self.names = tuple(m.names[i] for i in self._free)
         u = ca.SX.sym("u", spec.action_dim)
         slope: Any = ca.Function("slope", [u], [ca.jacobian(m.applied(u, m.named(m.start)), u)])
-        able = np.abs(np.array(slope(spec.action_zero))) @ np.maximum(np.abs(spec.action_low), np.abs(spec.action_high))
+        inside = 0.5 * (spec.action_zero + spec.action_high)  # beyond a dead band, short of saturation
+        able = np.abs(np.array(slope(inside))) @ np.maximum(np.abs(spec.action_low), np.abs(spec.action_high))
         self.strength = np.where(able > 0, able, able[able > 0].mean() if (able > 0).any() else 1.0)
         q, v, a = (ca.SX.sym(name, m.count) for name in "qva")
         y = ca.densify(mechanism.regressor(m, spec.action_dim)(q, v, a, u)[0])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import pkgutil
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,8 @@ import numpy as np
 from mbrl_calibration import mechanisms
 from mbrl_control.errors import UserError, nearest
 from mbrl_control.models.equations import Equations, Options, of
+from mbrl_control.models.expressions import STIFF, STRIBECK
+from mbrl_control.models.extras import STRIBECK_TERM
 from mbrl_control.robot import RobotSpec
 
 Symbols = Mapping[str, Any]
@@ -30,6 +32,10 @@ class Parameter:
         meaning: what it is made of, in the system's own parameters.
         start: where the search begins.
         low, high: what is physically possible.
+        size: how great it may typically be; 0 where nothing is known but its start.
+        linear: whether efforts are linear in it. Others keep their start in least squares; only shooting finds them.
+        tries: values that the search for a start looks at.
+        unseen: a value that leaves no trace in logs; it is looked for only where one of `tries` explains them clearly better.
     """
 
     name: str
@@ -38,11 +44,15 @@ class Parameter:
     start: float
     low: float
     high: float
+    size: float = 0.0
+    linear: bool = True
+    tries: tuple[float, ...] = ()
+    unseen: float | None = None
 
 
 @dataclass(frozen=True)
 class Mechanism:
-    """effort(q, v, a, p) = applied(u, p), both linear in p.
+    """effort(q, v, a, p) = applied(u, p), both linear in those p that say so.
 
     Attributes:
         name: of the system.
@@ -54,6 +64,7 @@ class Mechanism:
             mass matrix.
         system: parameters of the system of equations (see `mbrl_control.models.expressions`) for values of the lumped ones.
         driven: [n] whether a command acts on the coordinate.
+        actuators: whether `applied` holds terms of the drives: then what sensors measured of the commands cannot stand in their place.
     """
 
     name: str
@@ -65,6 +76,7 @@ class Mechanism:
     feasible: Callable[[Symbols], list[Any]]
     system: Callable[[Mapping[str, float]], dict[str, float]]
     driven: np.ndarray
+    actuators: bool = False
 
     @property
     def count(self) -> int:
@@ -75,6 +87,15 @@ class Mechanism:
     def names(self) -> tuple[str, ...]:
         """[P] of the parameters."""
         return tuple(p.name for p in self.parameters)
+
+    @property
+    def nonlinear(self) -> tuple[str, ...]:
+        """Names of the parameters in which efforts are not linear."""
+        return tuple(p.name for p in self.parameters if not p.linear)
+
+    def starting(self, values: Mapping[str, float]) -> Mechanism:
+        """The same with other starts for some parameters, by name."""
+        return replace(self, parameters=tuple(replace(p, start=values.get(p.name, p.start)) for p in self.parameters))
 
     @property
     def start(self) -> np.ndarray:
@@ -108,7 +129,36 @@ def build(spec: RobotSpec, base: Path | None = None) -> Mechanism:
     if spec.nominal.system not in known:
         raise UserError(f"nominal.system = '{spec.nominal.system}' cannot be calibrated{nearest(spec.nominal.system, known)}")
     made: Mechanism = importlib.import_module(f"mbrl_calibration.mechanisms.{spec.nominal.system}").build(spec, base)
-    return made
+    return extended(made, spec) if spec.nominal.extras else made
+
+
+def extended(m: Mechanism, spec: RobotSpec) -> Mechanism:
+    """A mechanism with the terms of the robot's `nominal.extras`.
+
+    Raises:
+        UserError: the gain of a drive is asked for, and nothing that it could be told by is known.
+    """
+    known = equations_of(spec)
+    more, own = known.extras, spec.nominal.known if spec.nominal is not None else []
+    if "gain" in more.kinds and not any(p.start for p in m.parameters if p.name in own):
+        raise UserError(f"nominal.extras: a drive's gain cannot be told apart from all masses and friction together; name one of "
+                        f"{', '.join(m.names)} that is right under nominal.known, or leave 'gain' out")
+    added = tuple(Parameter(t.name, t.unit, t.meaning, known.parameters[t.name], t.low, t.high, t.size, t.linear, t.tries, t.unseen)
+                  for t in more.terms)
+    rates = known.system.rates if STRIBECK_TERM in more.kinds else ()
+
+    def effort(q: Any, v: Any, a: Any, p: Symbols) -> Any:
+        need = m.effort(q, v, a, p)
+        each = [p[STIFF + name] * ca.exp(-((v[i] / p[STRIBECK + name]) ** 2)) * dry(v[i]) for i, name in enumerate(rates)]
+        return need + ca.vertcat(*each) if each else need
+
+    def applied(u: Any, p: Symbols) -> Any:
+        return m.applied(more.acting(u, p), p)
+
+    def system(values: Mapping[str, float]) -> dict[str, float]:
+        return {**m.system(values), **{t.name: values[t.name] for t in more.terms}}
+
+    return replace(m, effort=effort, applied=applied, parameters=m.parameters + added, system=system, actuators=more.actuators)
 
 
 def equations_of(spec: RobotSpec) -> Equations:
@@ -128,11 +178,19 @@ def effort_function(m: Mechanism) -> Any:
     return ca.Function("effort", [q, v, a, p], [m.effort(q, v, a, m.named(p))])
 
 
-def regressor(m: Mechanism, commands: int) -> Any:
-    """CasADi function (q, v, a, u) to Y [n, P] and y [n] with effort - applied = Y p - y for every p."""
+def regressor(m: Mechanism, commands: int, at: np.ndarray | None = None) -> Any:
+    """CasADi function (q, v, a, u) to Y [n, P] and y [n] with effort - applied = Y p - y for every p.
+
+    Parameters in which efforts are not linear have the values `at` [P] (by default their start), and columns of 0.
+    """
     q, v, a, u = ca.SX.sym("q", m.count), ca.SX.sym("v", m.count), ca.SX.sym("a", m.count), ca.SX.sym("u", commands)
     p = ca.SX.sym("p", len(m.parameters))
     gap = m.effort(q, v, a, m.named(p)) - m.applied(u, m.named(p))
+    held = [i for i, parameter in enumerate(m.parameters) if not parameter.linear]
+    if held:
+        fixed: Any = ca.SX(p)
+        fixed[held] = ca.DM((m.start if at is None else at)[held])
+        gap = ca.substitute(gap, p, fixed)
     at_zero = ca.substitute(gap, p, ca.SX.zeros(len(m.parameters)))
     return ca.Function("regressor", [q, v, a, u], [ca.jacobian(gap, p), -at_zero])
 

@@ -56,7 +56,7 @@ def efforts(run: Run, found: Identification, names: Sequence[str]) -> Figure:
     """Efforts by inverse dynamics beside those applied, low-passed."""
     m, figure = found.mechanism, Figure(figsize=(10, 2.2 * found.mechanism.count), layout="constrained")
     axes = figure.subplots(m.count, 1, squeeze=False, sharex=True)[:, 0]
-    rows = regression.rows(run, m, found.delays, found.measured)
+    rows = regression.rows(run, m, found.delays, found.measured, at=found.values)
     time = regression.EDGE_S + rows.period * np.arange(len(rows.target))
     for i, axis in enumerate(axes):
         for label, values in (("nominal", m.start), ("shooting", found.values)):

@@ -22,6 +22,8 @@ BLOCK_S = 0.5
 """Residuals further apart count as independent."""
 
 SMALL = 1e-9
+CLEARLY = 0.99
+"""A start is given up for one that leaves less than so much of what it leaves: just above the greatest command, any saturation fits."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +45,8 @@ class Rows:
 
 
 
-def rows(run: Run, m: Mechanism, delays: np.ndarray, measured: bool, cutoff_hz: float = CUTOFF_HZ, edge_s: float = EDGE_S) -> Rows:
+def rows(run: Run, m: Mechanism, delays: np.ndarray, measured: bool, cutoff_hz: float = CUTOFF_HZ, edge_s: float = EDGE_S,
+         at: np.ndarray | None = None) -> Rows:
     """The equations of a run: everything low-passed without phase, accelerations by central differences, the ends cut off.
 
     Args:
@@ -53,6 +56,7 @@ def rows(run: Run, m: Mechanism, delays: np.ndarray, measured: bool, cutoff_hz: 
         measured: drive with sensors' efforts where there are any.
         cutoff_hz: of the low-pass.
         edge_s: cut at both ends, s.
+        at: [P] values for parameters in which efforts are not linear; by default where the search begins.
 
     Raises:
         DataError: nothing is left of the run.
@@ -66,7 +70,7 @@ def rows(run: Run, m: Mechanism, delays: np.ndarray, measured: bool, cutoff_hz: 
     if len(q[keep]) < 10:
         raise DataError(f"{run.name}: {run.duration:.3g} s leave nothing when {edge_s:g} s are cut off at both ends; record longer")
     count = len(q[keep])
-    matrix, target = regressor(m, u.shape[1]).map(count)(q[keep].T, v[keep].T, a[keep].T, u[keep].T)
+    matrix, target = regressor(m, u.shape[1], at).map(count)(q[keep].T, v[keep].T, a[keep].T, u[keep].T)
     shaped = np.asarray(matrix).reshape(m.count, count, len(m.parameters)).transpose(1, 0, 2)
     return Rows(run.name, shaped, np.asarray(target).T, period)
 
@@ -80,9 +84,9 @@ def solve(data: Sequence[Rows], m: Mechanism, known: Sequence[str] = ()) -> Esti
     Args:
         data: equations of each run.
         m: the mechanism.
-        known: names of parameters that stay at their start.
+        known: names of parameters that stay at their start, beside those in which efforts are not linear.
     """
-    free = np.array([name not in known for name in m.names])
+    free = np.array([name not in known and name not in m.nonlinear for name in m.names])
     hold = np.where(free, 0.0, m.start)
     flat = [(r.matrix.reshape(-1, len(free)), (r.target - r.matrix @ hold).reshape(-1)) for r in data]
     matrix, target = (np.concatenate(part) for part in zip(*flat, strict=True))
@@ -95,6 +99,35 @@ def solve(data: Sequence[Rows], m: Mechanism, known: Sequence[str] = ()) -> Esti
     if any(float(c) < 0 for c in m.feasible(m.named(values))):
         values = _feasible(matrix, target, m, free, values)
     return Estimate(m.names, values, _sandwich(data, values, free), tuple(np.flatnonzero(~free).tolist()))
+
+
+def begin(runs: Sequence[Run], m: Mechanism, delays: np.ndarray, measured: bool,
+          known: Sequence[str] = ()) -> tuple[Mechanism, tuple[str, ...]]:
+    """Better starts for parameters in which efforts are not linear: of what each may be tried with, one after the other, the value with
+    which least squares of the others leave least, if that is clearly less.
+
+    Args:
+        runs, m, delays, measured: see `rows`.
+        known: names of parameters that stay at their start.
+
+    Returns:
+        The mechanism with these starts, and the names of parameters that leave no trace in the runs.
+    """
+    unseen = []
+    for p in m.parameters:
+        if p.linear or p.name in known or not p.tries:
+            continue
+        values = list(dict.fromkeys((p.start, *p.tries, *([] if p.unseen is None else [p.unseen]))))
+        tried = [m.starting({p.name: value}) for value in values]
+        left = []
+        for one in tried:
+            data = [rows(run, one, delays, measured) for run in runs]
+            left.append(rmse(data, solve(data, one, known).values))
+        if p.unseen is not None and not min(left) < CLEARLY * left[values.index(p.unseen)]:
+            unseen.append(p.name)
+        elif min(left) < CLEARLY * left[0]:
+            m = tried[int(np.argmin(left))]
+    return m, tuple(unseen)
 
 
 def _feasible(matrix: np.ndarray, target: np.ndarray, m: Mechanism, free: np.ndarray, start: np.ndarray) -> np.ndarray:

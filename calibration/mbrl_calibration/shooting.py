@@ -173,7 +173,9 @@ class _Unknowns:
 def _unknowns(data: Segments, m: Mechanism, start: np.ndarray, s: Settings) -> _Unknowns:
     free = np.array([name not in s.known for name in m.names])
     late = np.flatnonzero(np.abs(data.slope).max((0, 1)) > 0) if s.delays else np.empty(0, int)
-    scale = np.where(np.abs(start) > TINY * np.abs(start).max(), np.abs(start), TINY * np.abs(start).max())
+    size = np.array([p.size for p in m.parameters])
+    most = np.abs(start[size == 0]).max()
+    scale = np.where(size > 0, size, np.where(np.abs(start) > TINY * most, np.abs(start), TINY * most))
     z, shift = ca.MX.sym("z", int(free.sum())), ca.MX.sym("shift", len(late))
     x = ca.MX.sym("x", 2 * m.count, len(data.state) * s.nodes)
     parameters, delays = ca.MX(start), ca.MX.zeros(data.inputs.shape[2])
@@ -264,21 +266,27 @@ def fit(data: Segments, m: Mechanism, start: np.ndarray, s: Settings) -> Shot:
     values[: len(start)][of.free] = found[:free] * of.unit[:free]
     places = np.concatenate([np.flatnonzero(of.free), len(start) + np.arange(late)])
     covariance = np.zeros((len(values),) * 2)
-    covariance[np.ix_(places, places)] = of.unit[:, None] * _covariance(of, e, found, sigma, len(data.state)) * of.unit
+    covariance[np.ix_(places, places)] = of.unit[:, None] * _covariance(of, e, found, sigma, len(data.state), _curved(m, of)) * of.unit
     names = m.names + tuple(f"delay:{axis}" for axis in of.late)
     status, shape = solver.stats(), (len(data.state), data.state.shape[1] - 1, -1)
     estimate = Estimate(names, values, covariance, tuple(np.flatnonzero(~of.free).tolist()))
     return Shot(estimate, -left.T.reshape(shape), bool(status["success"]), int(status["iter_count"]))
 
 
-def _covariance(of: _Unknowns, e: _Equations, found: np.ndarray, sigma: np.ndarray, segments: int) -> np.ndarray:
+def _curved(m: Mechanism, of: _Unknowns) -> np.ndarray:
+    """[Q] which of the parameters and delays that are looked for are some in which efforts are not linear."""
+    return np.concatenate([~np.array([p.linear for p in m.parameters])[of.free], np.zeros(len(of.late), bool)])
+
+
+def _covariance(of: _Unknowns, e: _Equations, found: np.ndarray, sigma: np.ndarray, segments: int, curved: np.ndarray) -> np.ndarray:
     """[Q, Q] of the parameters and delays.
 
     With enough segments a sandwich of whole segments, whose residuals may be as correlated as they like; with few, the inverse
     information times how much less than each sample its own the residuals say by their correlation time.
 
     The influence of a residual on the parameters is its row times the inverse of the Karush-Kuhn-Tucker matrix (Bock, Kostina, Schloeder
-    2007); those of a segment are added up before they are squared (Huber 1967; Liang, Zeger 1986).
+    2007); those of a segment are added up before they are squared (Huber 1967; Liang, Zeger 1986). Variances of
+    parameters in which efforts are not linear are not below those of the inverse information.
     """
     count = len(of.unit)
     slopes = ca.Function("slopes", [of.column, e.spread], [ca.jacobian(e.errors, of.column), ca.jacobian(e.going, of.column), e.errors])
@@ -297,4 +305,8 @@ def _covariance(of: _Unknowns, e: _Equations, found: np.ndarray, sigma: np.ndarr
     influence = (error @ inverse[: len(found)]) * np.asarray(left)
     of_segment = np.repeat(np.concatenate([np.repeat(np.arange(segments), samples), np.arange(segments)]), size)
     moved = np.stack([np.bincount(of_segment, column, segments) for column in influence.T])
-    return np.asarray(segments / max(1, segments - count) * moved @ moved.T)
+    out = segments / max(1, segments - count) * moved @ moved.T
+    # A saturation that is never reached leaves no trace in any segment: scatter alone would call it certain.
+    least = np.where(curved, np.diag(inverse[:count]), 0.0)
+    wider = np.sqrt(np.maximum(least / np.maximum(np.diag(out), LEAST * LEAST), 1.0))
+    return np.asarray(np.where(np.eye(count, dtype=bool), np.maximum(np.diag(out), least), wider[:, None] * out * wider))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import importlib.util
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -207,3 +208,12 @@ def whole_state(model: Any, spec: RobotSpec, path: Path) -> SignalMap:
         raise UserError(f"models 'mujoco': '{spec.name}' does not measure position and velocity of joint {', '.join(unseen)}; "
                         "add them to `state` or use a learned model")
     return found
+
+
+def drive(spec: RobotSpec) -> Callable[[np.ndarray], np.ndarray] | None:
+    """What the robot's drives make of commands [A] before they reach the MJCF's actuators; see `equations.drive`."""
+    if spec.nominal is None or not spec.nominal.extras:
+        return None
+    from mbrl_control.models import equations  # noqa: PLC0415  (CasADi: only for robots that say so)
+
+    return equations.drive(spec)

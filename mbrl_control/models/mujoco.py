@@ -42,7 +42,7 @@ class MujocoModel(KnownModel):
         if not options.mjcf:
             mjcf_changes.apply(self.mj, mjcf.sim_of(spec))
         self.substeps = mjcf.whole_steps(spec.model_dt, self.mj.opt.timestep, "model_dt")
-        self.map = mjcf.whole_state(self.mj, spec, path)
+        self.map, self.drive = mjcf.whole_state(self.mj, spec, path), mjcf.drive(spec)
         self.data = [mujoco.MjData(self.mj) for _ in range(max(1, options.threads))]
         self.pool = mujoco_rollout.Rollout(nthread=options.threads)
         self.width = mujoco.mj_stateSize(self.mj, mujoco.mjtState.mjSTATE_FULLPHYSICS)
@@ -51,7 +51,8 @@ class MujocoModel(KnownModel):
         """See `KnownModel.simulate`."""
         count, horizon, _ = actions.shape
         control = np.zeros((count, horizon, self.mj.nu))
-        control[..., self.map.actuator] = actions
+        acting = actions if self.drive is None else np.moveaxis(self.drive(np.moveaxis(actions, -1, 0)), 0, -1)
+        control[..., self.map.actuator] = acting
         # MuJoCo's full-physics state is time, qpos, qvel (no actuator states here), so a signal sits one behind its address.
         full = np.zeros((count, self.width))
         full[:, 1 + self.map.address] = start

@@ -40,6 +40,7 @@ class MujocoLookAhead:
         self._out = np.zeros((self._setting.steps + 1, spec.state_dim))
         self._reach = int(self._setting.delay.max())
         self._axes = np.arange(spec.action_dim)
+        self._drive = mjcf.drive(spec)
 
     def __call__(self, state: np.ndarray, command: np.ndarray, sent: np.ndarray) -> np.ndarray:
         """See `LookAhead`."""
@@ -62,7 +63,7 @@ class MujocoLookAhead:
         return self._out
 
     def _after(self, acting: np.ndarray, row: int) -> NDArray[np.float64]:
-        self._ctrl[self._map.actuator] = acting
+        self._ctrl[self._map.actuator] = acting if self._drive is None else self._drive(acting)
         mujoco.mj_step(self._model, self._data, self._setting.substeps)
         np.concatenate((self._qpos, self._qvel), out=self._full)
         out: NDArray[np.float64] = self._out[row]

@@ -72,6 +72,7 @@ class MujocoPlant:
         self.map = mjcf.SignalMap(self.model, spec)
         self.start = np.array([self.sim.start.get(name, 0.0) for name in spec.state_names])
         self.delay = np.round(spec.delays / self.model.opt.timestep).astype(int)
+        self._drive = mjcf.drive(spec)
         self._renderer: mujoco.Renderer | None = None
         self._set(self.start)
 
@@ -130,12 +131,13 @@ class MujocoPlant:
         given = check_command(command, self.spec)
         steps = mjcf.whole_steps(dt, self.model.opt.timestep, "dt")
         if len(self.queue) == 1:
-            self.data.ctrl[self.map.actuator] = given
+            self.data.ctrl[self.map.actuator] = given if self._drive is None else self._drive(given)
             mujoco.mj_step(self.model, self.data, steps)
         else:
             for _ in range(steps):
                 self.queue = np.concatenate((given[None], self.queue[:-1]))
-                self.data.ctrl[self.map.actuator] = self.queue[self.delay, np.arange(len(given))]
+                acting = self.queue[self.delay, np.arange(len(given))]
+                self.data.ctrl[self.map.actuator] = acting if self._drive is None else self._drive(acting)
                 mujoco.mj_step(self.model, self.data)
         bad = [w.name.removeprefix("mjWARN_") for w in UNSTABLE if self.data.warning[w].number]
         if bad:

@@ -86,6 +86,8 @@ def read(spec: RobotSpec, base: Path | None = None) -> Arm:
     signals = mjcf.whole_state(model, spec, path)
     place = {int(at): i for i, at in reversed(list(enumerate(signals.address)))}
     if spec.nominal is not None:
+        if spec.nominal.extras:
+            raise UserError("nominal.extras: an arm has none of these terms; leave this key out")
         if spec.nominal.states or spec.nominal.inputs:
             raise UserError("nominal.states and nominal.inputs: the joints of an arm are found by name; leave these keys out")
         tree = changed(tree, spec.nominal.parameters)
