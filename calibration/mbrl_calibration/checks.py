@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterator, Sequence
 
@@ -38,7 +39,8 @@ def look(runs: Sequence[Run], spec: RobotSpec) -> list[Finding]:
     """
     if not runs:
         return []
-    found = [*_still(runs, spec), *(fault for run in runs for check in CHECKS for fault in check(run, spec)), *_speed(runs, spec)]
+    each = (fault for run in runs for check in CHECKS for fault in check(run, spec))
+    found = [*_still(runs, spec), *_between(runs), *each, *_speed(runs, spec)]
     return sorted(found, key=lambda f: f.severity != "refuse")
 
 
@@ -67,6 +69,24 @@ def _gaps(run: Run, spec: RobotSpec) -> Iterator[Finding]:
             f"{since(run, worst)}")
     lossy = share > LOST_SHARE
     yield (refuse if lossy else warn)("gaps", run.name, what, "record again without losses" if lossy else "fits step over them")
+
+
+def _between(runs: Sequence[Run]) -> Iterator[Finding]:
+    """Gaps at which a log was cut into runs, which nothing bridges: told with their places."""
+    logs: dict[str, list[Run]] = {}
+    for run in runs:
+        log, cut, _number = run.name.rpartition("#")
+        if cut:
+            logs.setdefault(log, []).append(run)
+    for log, pieces in logs.items():
+        gaps = [(b.time[0] - a.time[-1], a) for a, b in itertools.pairwise(pieces) if b.time[0] > a.time[-1]]
+        if not gaps:
+            continue
+        begin, (longest, before) = pieces[0].time[0], max(gaps, key=lambda gap: gap[0])
+        whole = pieces[-1].time[-1] - begin
+        share = sum(gap for gap, _ in gaps) / whole
+        yield warn("gaps", log, f"{len(gaps)} gaps, {share:.2%} of the log; the longest lasts {longest:.3g} s from "
+                   f"{before.time[-1] - begin:.3g} s after the start", "what lies between them is fitted to by itself")
 
 
 def _time_units(run: Run, spec: RobotSpec) -> Iterator[Finding]:

@@ -76,7 +76,7 @@ def _tell(session: Session, found: Identification) -> None:
     if match is not None and not match.fits:
         session.notes.append(f"the MJCF cannot be made to behave like this by its masses and friction ({100 * match.error:.0f} % of the "
                              "efforts would be wrong): `sim` is left as it was")
-    run = (session.test or session.train)[0]
+    run = max(session.test or session.train, key=lambda r: min(r.duration, pictures.SHOWN_S))  # the first that shows most
     session.pictures |= pictures.of_dynamics(found, run, names)
     session.figures |= _figures(session, found)
 

@@ -107,4 +107,6 @@ def of_dynamics(found: Identification, run: Run, names: Sequence[str]) -> Mappin
     always = {"Efforts": png(efforts(run, found, names)), "Parameters": png(parameters(found))}
     if not found.whiteness:
         return always
+    if run.duration < WINDOW_S + 0.2:  # too short for a free run
+        return {**always, "What is left over": png(left_over(found, names))}
     return {"Free runs": png(free_runs(run, found, names)), **always, "What is left over": png(left_over(found, names))}
