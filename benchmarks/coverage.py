@@ -10,7 +10,6 @@ the model that was fitted to all the others (`more`): it knows more than the mod
 
 from __future__ import annotations
 
-import argparse
 import itertools
 import json
 import sys
@@ -18,6 +17,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import log_options
 import numpy as np
 import torch
 
@@ -66,11 +66,7 @@ def joined(tables: list[Coverage]) -> Coverage:
 
 def main() -> int:
     """Run from the command line; 1 when a mean coverage over the tests is off by more than 5 points."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, required=True, help="folder with one CSV log a run")
-    parser.add_argument("--robot", default="double_pendulum_c1", help="shipped robot or YAML (default: %(default)s)")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--epochs", type=int, default=40, help="passes over the data (default: %(default)s)")
+    parser = log_options.parser(__doc__)
     parser.add_argument("--picture", type=Path, help="write the reliability plot here")
     parser.add_argument("--json", type=Path, help="write report.json here")
     given = parser.parse_args()

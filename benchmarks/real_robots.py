@@ -9,7 +9,6 @@ states as they are.
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import platform
@@ -18,6 +17,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import log_options
 import numpy as np
 import torch
 
@@ -60,11 +60,7 @@ def table(model: dict[str, Any], names: tuple[str, ...]) -> str:
 
 def main() -> int:
     """Run from the command line; 1 when the ensemble is not below both baselines everywhere."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, required=True, help="folder with one CSV log a run")
-    parser.add_argument("--robot", default="double_pendulum_c1", help="shipped robot or YAML (default: %(default)s)")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--epochs", type=int, default=40, help="passes over the data (default: %(default)s)")
+    parser = log_options.parser(__doc__)
     parser.add_argument("--folds", type=int, nargs="*", help="runs to leave out, counted from 0 (default: each in turn)")
     parser.add_argument("--grid", action="store_true", help="test stretches and the linear fit on the even grid of the model step")
     parser.add_argument("--json", type=Path, help="write report.json here")

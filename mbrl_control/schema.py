@@ -223,7 +223,8 @@ class TrainerSpec(Strict):
 
 
 class PolicySpec(Strict):
-    """A policy that learns beside the model, and that plans start from; `options` are the fields of `mbrl_control.policies.<kind>`."""
+    """A policy that learns beside the model, or was learned before, and that plans start from; `options` are the fields of
+    `mbrl_control.policies.<kind>`."""
 
     kind: Name = Field("mbpo", description="which policy")
     updates_per_s: float = Field(20.0, gt=0, le=10_000, description="gradient steps per second of new data, whatever the machine")
