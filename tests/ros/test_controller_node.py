@@ -253,7 +253,8 @@ def test_two_controllers_in_two_namespaces(probe, start, run_dir):
     Robot(probe, "/left")
     left, right = probe.listen(JointState, "/left/mbrl/decision"), probe.listen(JointState, "/right/mbrl/decision")
     for ns in ("/left", "/right"):
-        start("controller_node", "robot:=cartpole", f"run_dir:={run_dir}{ns}", "autostart:=true", ns=ns)
+        # Two at once, on as few as two cores: whether both keep their rate is not what is asked here.
+        start("controller_node", "robot:=cartpole", f"run_dir:={run_dir}{ns}", "autostart:=true", "check_fit:=false", ns=ns)
     probe.until(lambda: len(left) > 50 and by_name(left[-1])["mode"] == Mode.EXPLORE, "the left controller")
     assert not right  # it hears nothing of the left robot, and does not start before its own speaks
     Robot(probe, "/right")
@@ -268,7 +269,7 @@ def test_commands_as_joint_trajectory(probe, start, run_dir, tmp_path):
     Robot(probe)
     sent = probe.listen(JointTrajectory, "arm/joint_trajectory")
     twins = probe.listen(JointState, "mbrl/command")
-    start("controller_node", f"robot:={path}", f"run_dir:={run_dir}", "autostart:=true")
+    start("controller_node", f"robot:={path}", f"run_dir:={run_dir}", "autostart:=true", "check_fit:=false")
     probe.until(lambda: len(sent) > 50 and len(twins) > 50, "trajectories")
     assert sent[-1].joint_names == ["slider"]
     assert len(sent[-1].points) == 1
@@ -283,7 +284,7 @@ def test_commands_as_joint_trajectory(probe, start, run_dir, tmp_path):
 def test_on_simulated_time_the_stamps_are_the_simulators_and_the_cadence_stays(probe, start, run_dir):
     start("sim_node", "robot:=cartpole", "use_sim_time:=true")
     states, decisions = probe.listen(JointState, "joint_states"), probe.listen(JointState, "mbrl/decision")
-    start("controller_node", "robot:=cartpole", f"run_dir:={run_dir}", "autostart:=true", "use_sim_time:=true")
+    start("controller_node", "robot:=cartpole", f"run_dir:={run_dir}", "autostart:=true", "check_fit:=false", "use_sim_time:=true")
     # Excitation means that the state is fresh by its stamp, so both nodes go by the same clock.
     probe.until(lambda: states and len(decisions) > 60 and {by_name(d)["mode"] for d in decisions[-10:]} == {Mode.EXPLORE}, "excitation")
     assert abs(stamp(decisions[-1]) - stamp(states[-1])) < 0.5
