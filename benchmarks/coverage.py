@@ -29,6 +29,7 @@ from mbrl_control.data.episodes import Episode
 from mbrl_control.data.sequences import Sequences, sequences
 from mbrl_control.errors import UserError
 from mbrl_control.models.base import LearnedModel
+from mbrl_control.planning import coverage as intervals
 from mbrl_control.stack.report import machine
 
 STEPS = (1, 10, 50)
@@ -52,7 +53,7 @@ def errors(spec: robot.RobotSpec, runs: list[Episode], seed: int, epochs: int) -
         began = time.monotonic()
         model = fitted(spec, runs, {i, j}, seed, epochs)
         for a, b in {(i, j), (j, i)}:
-            out[a, b] = uncertainty.normalised(model, test[a], spec, np.random.default_rng([seed, a, b]))
+            out[a, b] = intervals.normalised(model, test[a], spec, np.random.default_rng([seed, a, b]))
         print(f"without {i} and {j}: {time.monotonic() - began:.0f} s", flush=True)
     return out
 

@@ -22,6 +22,7 @@ from mbrl_control.data.loading import load_episodes
 from mbrl_control.data.sequences import Sequences, sequences
 from mbrl_control.errors import DataError
 from mbrl_control.models.base import LearnedModel
+from mbrl_control.planning import coverage as intervals
 from mbrl_control.robot import RobotSpec
 
 TOLD, MOST_STEPS = (0.68, 0.95), 50
@@ -53,7 +54,7 @@ def find_trust(session: Session, budget_s: float, seed: int) -> Recalibration:
             tell(f"fitting without run {i + 1}", i / len(episodes))
             model = _fitted(spec, [e for e in episodes if e is not episode], budget_s / len(episodes), seed + i)
             stretches = sequences(episode, spec, steps, spec.model_dt)
-            errors.append(uncertainty.normalised(model, stretches, spec, np.random.default_rng([seed, i])))
+            errors.append(intervals.normalised(model, stretches, spec, np.random.default_rng([seed, i])))
     made = uncertainty.of_errors(errors, spec.state_names)
     _tell(session, errors, tuple(k for k in (1, 10, 50) if k <= steps))
     return made

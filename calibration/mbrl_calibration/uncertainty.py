@@ -12,8 +12,8 @@ import numpy as np
 from mbrl_control.data.sequences import Sequences
 from mbrl_control.errors import DataError, UserError
 from mbrl_control.models.base import LearnedModel
-from mbrl_control.planning import coverage as predicted
-from mbrl_control.planning.coverage import PARTICLES, TINY, along, normal_width, normalised, spread
+from mbrl_control.planning import coverage as intervals
+from mbrl_control.planning.coverage import PARTICLES, TINY, along, normal_width, normalised
 from mbrl_control.robot import RobotSpec
 
 LEVELS = np.array([0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.68, 0.75, 0.8, 0.85, 0.9, 0.925, 0.95, 0.97, 0.98, 0.99])
@@ -23,9 +23,6 @@ RATIO = 1.3
 """Of neighbouring horizons that are fitted."""
 BANDWIDTH = 0.25
 """Of the smoothing over horizons, in the logarithm of k."""
-
-__all__ = ["PARTICLES", "Coverage", "Recalibration", "coverage", "covered", "fit", "left_out", "normal_width", "normalised", "of_errors",
-           "spread"]
 
 
 @dataclass(frozen=True)
@@ -94,13 +91,13 @@ class Recalibration:
         Raises:
             DataError: one step ahead they cannot.
         """
-        each = [[self.half_widths(level, int(k)) for level in predicted.LEVELS] for k in self.steps]
+        each = [[self.half_widths(level, int(k)) for level in intervals.LEVELS] for k in self.steps]
         told = int(np.cumprod([np.isfinite(width).all() for width in each]).sum())
         if not told:
             raise DataError(f"one step ahead the runs were worth {float(self.independent[0].min()):.1f} independent outcomes, too few to "
-                            f"tell what holds {100 * predicted.LEVELS[-1]:g} % of them; record longer runs or more of them")
+                            f"tell what holds {100 * intervals.LEVELS[-1]:g} % of them; record longer runs or more of them")
         tables = ({name: [float(f"{max(width[i][s], TINY):.4g}") for width in each[:told]] for s, name in enumerate(self.signals)}
-                  for i in range(len(predicted.LEVELS)))
+                  for i in range(len(intervals.LEVELS)))
         return {"steps": [int(k) for k in self.steps[:told]], **dict(zip(("width_68", "width_95"), tables, strict=True))}
 
     def to_json(self) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from mbrl_control import robot
 from mbrl_control.data.sequences import Sequences
 from mbrl_control.errors import DataError, UserError
 from mbrl_control.models.base import Gaussian, Step
+from mbrl_control.planning import coverage as intervals
 
 SPEC = robot.load("cartpole")
 NAMES = ("a", "b")
@@ -70,7 +71,7 @@ def test_between_fitted_levels_and_horizons_a_gaussian_stays_one():
     found = of_errors([rng.normal(size=(20_000, 50, 2))], NAMES)
     for level in (0.03, 0.37, 0.63, 0.945):
         for k in (1, 7, 17, 49, 50):
-            assert found.factor(level, k, 1) == pytest.approx(float(uncertainty.normal_width(level)), rel=0.04), (level, k)
+            assert found.factor(level, k, 1) == pytest.approx(float(intervals.normal_width(level)), rel=0.04), (level, k)
 
 
 def test_widths_never_fall_with_the_level():
@@ -163,7 +164,7 @@ def test_the_spread_is_that_of_a_linear_system_with_noise_and_two_minds():
     leak, noise, apart = 0.8, 0.5, 0.6
     model = Leak(leak, noise, (-apart / 2, apart / 2))
     data = stretches(np.zeros((40, 4, 4)))
-    found = uncertainty.spread(model, data, np.random.default_rng(0), particles=400)
+    found = intervals.spread(model, data, np.random.default_rng(0), particles=400)
     for k in range(3):
         variance = noise**2 * sum(leak ** (2 * i) for i in range(k + 1)) + (apart * sum(leak**i for i in range(k + 1))) ** 2 / 4
         assert np.sqrt((found[:, k] ** 2).mean()) == pytest.approx(math.sqrt(variance), rel=0.01), k
@@ -173,7 +174,7 @@ def test_errors_are_those_of_the_mean_path_around_the_circle():
     model = Leak(1.0, 2.0)
     state = np.zeros((30, 2, 4))
     state[:, 1, 0], state[:, 1, 1] = 3.0, 2 * math.pi - 0.1
-    found = uncertainty.normalised(model, stretches(state), SPEC, np.random.default_rng(0), particles=2000)
+    found = intervals.normalised(model, stretches(state), SPEC, np.random.default_rng(0), particles=2000)
     assert found[:, 0, 0].mean() == pytest.approx(1.5, rel=0.02)
     assert found[:, 0, 1].mean() == pytest.approx(-0.05, rel=0.02)
 
