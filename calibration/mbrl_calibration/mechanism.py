@@ -15,39 +15,12 @@ import numpy as np
 from mbrl_calibration import mechanisms
 from mbrl_control.errors import UserError, nearest
 from mbrl_control.models.equations import Equations, Options, of
-from mbrl_control.models.expressions import STIFF, STRIBECK
+from mbrl_control.models.expressions import smooth_sign, stiction
 from mbrl_control.models.extras import STRIBECK_TERM
+from mbrl_control.models.parameter import Parameter
 from mbrl_control.robot import RobotSpec
 
 Symbols = Mapping[str, Any]
-
-
-@dataclass(frozen=True)
-class Parameter:
-    """A lumped parameter.
-
-    Attributes:
-        name: of it.
-        unit: SI.
-        meaning: what it is made of, in the system's own parameters.
-        start: where the search begins.
-        low, high: what is physically possible.
-        size: how great it may typically be; 0 where nothing is known but its start.
-        linear: whether efforts are linear in it. Others keep their start in least squares; only shooting finds them.
-        tries: values that the search for a start looks at.
-        unseen: a value that leaves no trace in logs; it is looked for only where one of `tries` explains them clearly better.
-    """
-
-    name: str
-    unit: str
-    meaning: str
-    start: float
-    low: float
-    high: float
-    size: float = 0.0
-    linear: bool = True
-    tries: tuple[float, ...] = ()
-    unseen: float | None = None
 
 
 @dataclass(frozen=True)
@@ -143,13 +116,12 @@ def extended(m: Mechanism, spec: RobotSpec) -> Mechanism:
     if "gain" in more.kinds and not any(p.start for p in m.parameters if p.name in own):
         raise UserError(f"nominal.extras: a drive's gain cannot be told apart from all masses and friction together; name one of "
                         f"{', '.join(m.names)} that is right under nominal.known, or leave 'gain' out")
-    added = tuple(Parameter(t.name, t.unit, t.meaning, known.parameters[t.name], t.low, t.high, t.size, t.linear, t.tries, t.unseen)
-                  for t in more.terms)
+    added = tuple(replace(term, start=known.parameters[term.name]) for term in more.terms)
     rates = known.system.rates if STRIBECK_TERM in more.kinds else ()
 
     def effort(q: Any, v: Any, a: Any, p: Symbols) -> Any:
         need = m.effort(q, v, a, p)
-        each = [p[STIFF + name] * ca.exp(-((v[i] / p[STRIBECK + name]) ** 2)) * dry(v[i]) for i, name in enumerate(rates)]
+        each = [stiction(p, name, v[i]) * smooth_sign(v[i]) for i, name in enumerate(rates)]
         return need + ca.vertcat(*each) if each else need
 
     def applied(u: Any, p: Symbols) -> Any:
@@ -164,11 +136,6 @@ def extended(m: Mechanism, spec: RobotSpec) -> Mechanism:
 def equations_of(spec: RobotSpec) -> Equations:
     """The equations of a robot's `nominal` section."""
     return of(spec, Options(), "nominal")
-
-
-def dry(rate: Any, scale: float = 100.0) -> Any:
-    """Coulomb friction made smooth: atan(100 v), which tends to pi / 2 (the law of the double pendulum's own papers)."""
-    return ca.atan(scale * rate)
 
 
 def effort_function(m: Mechanism) -> Any:

@@ -32,22 +32,34 @@ STIFF, STRIBECK = "stiction_", "stribeck_"
 """How the names of parameters of Stribeck friction begin; the name of a rate follows."""
 
 
-def dry(p: Mapping[str, Any], coulomb: str, name: str, rate: Any) -> Any:
-    """Dry friction: Coulomb's, cf atan(100 v), which tends to cf pi / 2, and where p has it Stribeck's, greater near rest.
+def smooth_sign(rate: Any, scale: float = 100.0) -> Any:
+    """Dry friction's direction made smooth: atan(100 v), which tends to pi / 2 (the law of the double pendulum's own papers)."""
+    return ca.atan(scale * rate)
 
-    (cf + cs exp(-(v / vs)^2)) atan(100 v): Armstrong-Helouvry et al., "A survey of models, analysis tools and compensation methods for the
-    control of machines with friction", Automatica 1994, with the sign made smooth.
+
+def stiction(p: Mapping[str, Any], name: str, rate: Any) -> Any:
+    """What dry friction is greater by near rest, cs exp(-(v / vs)^2) (Stribeck's effect; Armstrong-Helouvry et al., "A survey of models,
+    analysis tools and compensation methods for the control of machines with friction", Automatica 1994).
 
     Args:
         p: parameters by name.
-        coulomb: name of cf.
         name: of the rate, for those of cs and vs.
         rate: v.
     """
-    level = p[coulomb]
-    if STIFF + name in p:
-        level = level + p[STIFF + name] * ca.exp(-((rate / p[STRIBECK + name]) ** 2))
-    return level * ca.atan(100 * rate)
+    return p[STIFF + name] * ca.exp(-((rate / p[STRIBECK + name]) ** 2))
+
+
+def dry(p: Mapping[str, Any], coulomb: str, name: str, rate: Any) -> Any:
+    """Dry friction: Coulomb's, and where p has it `stiction`.
+
+    Args:
+        p: parameters by name.
+        coulomb: name of Coulomb's.
+        name: of the rate.
+        rate: v.
+    """
+    level = p[coulomb] + stiction(p, name, rate) if STIFF + name in p else p[coulomb]
+    return level * smooth_sign(rate)
 
 
 def _pendulum(x: Any, u: Any, p: dict[str, float]) -> Any:

@@ -11,6 +11,7 @@ import casadi as ca
 
 from mbrl_control.errors import UserError
 from mbrl_control.models.expressions import STIFF, STRIBECK, System
+from mbrl_control.models.parameter import Parameter
 from mbrl_control.robot import RobotSpec
 
 STRIBECK_TERM, ACTUATOR = "stribeck", ("dead_band", "saturation", "gain", "offset")
@@ -27,46 +28,18 @@ SPEEDS = (0.05, 0.2, 1.0)
 
 
 @dataclass(frozen=True)
-class Term:
-    """A parameter of such a term.
-
-    Attributes:
-        name: of it: what it is, and of which input or rate of the system.
-        unit: SI.
-        meaning: in words.
-        start: value where the robot's YAML gives none: it does nothing.
-        low, high: what it can be.
-        size: how great it may typically be.
-        linear: whether efforts are linear in it.
-        tries: values that a search may begin with.
-        unseen: a value that leaves no trace in a log, as a saturation that no command reaches; None where there is none.
-    """
-
-    name: str
-    unit: str
-    meaning: str
-    start: float
-    low: float
-    high: float
-    size: float
-    linear: bool = True
-    tries: tuple[float, ...] = ()
-    unseen: float | None = None
-
-
-@dataclass(frozen=True)
 class Extras:
     """The terms that a robot's `nominal.extras` switches on.
 
     Attributes:
         kinds: of them.
-        terms: their parameters.
+        terms: their parameters; each starts where it does nothing, but Stribeck's speed.
         inputs: name of the system's input for each command [A].
         soft: [A] rounding of corners, in each command's unit.
     """
 
     kinds: tuple[str, ...] = ()
-    terms: tuple[Term, ...] = ()
+    terms: tuple[Parameter, ...] = ()
     inputs: tuple[str, ...] = ()
     soft: tuple[float, ...] = ()
 
@@ -97,17 +70,17 @@ def limited(u: Any, level: Any, soft: float) -> Any:
     return 0.5 * (((u + level) ** 2 + soft**2) ** 0.5 - ((u - level) ** 2 + soft**2) ** 0.5)
 
 
-def _of_drive(kinds: Sequence[str], name: str, unit: str, most: float) -> Iterator[Term]:
+def _of_drive(kinds: Sequence[str], name: str, unit: str, most: float) -> Iterator[Parameter]:
     if "dead_band" in kinds:
-        yield Term(f"dead_band_{name}", unit, "commands up to it do nothing", 0.0, 0.0, most, 0.1 * most, False,
-                   tuple(most * share for share in BANDS))
+        yield Parameter(f"dead_band_{name}", unit, "commands up to it do nothing", 0.0, 0.0, most, 0.1 * most, False,
+                        tuple(most * share for share in BANDS))
     if "saturation" in kinds:
-        yield Term(f"saturation_{name}", unit, "beyond it commands do no more", most, SOFT * most, 2 * most, most, False,
-                   tuple(most * share for share in TRIES), most)
+        yield Parameter(f"saturation_{name}", unit, "beyond it commands do no more", most, SOFT * most, 2 * most, most, False,
+                        tuple(most * share for share in TRIES), most)
     if "gain" in kinds:
-        yield Term(f"gain_{name}", "1", "what comes of a command, as a share", 1.0, 0.0, 10.0, 1.0, False)
+        yield Parameter(f"gain_{name}", "1", "what comes of a command, as a share", 1.0, 0.0, 10.0, 1.0, False)
     if "offset" in kinds:
-        yield Term(f"offset_{name}", unit, "what acts without a command", 0.0, -most, most, 0.1 * most)
+        yield Parameter(f"offset_{name}", unit, "what acts without a command", 0.0, -most, most, 0.1 * most)
 
 
 def of(spec: RobotSpec, kinds: Sequence[str], system: System, inputs: Sequence[str], rates: Sequence[str], who: str) -> Extras:
@@ -130,13 +103,13 @@ def of(spec: RobotSpec, kinds: Sequence[str], system: System, inputs: Sequence[s
         raise UserError(f"{who}: these equations know no nominal.extras; leave that key out")
     if "offset" in kinds and "offset" in system.parameters:
         raise UserError(f"{who}: these equations have a parameter 'offset' of their own; leave it out of nominal.extras")
-    found: list[Term] = []
+    found: list[Parameter] = []
     if STRIBECK_TERM in kinds:
         for name, unit in zip(system.rates, rates, strict=True):
             effort = "N*m" if unit == "rad/s" else "N"
-            found += [Term(f"{STIFF}{name}", effort, "dry friction at rest beyond cf (times pi/2)", 0.0, 0.0, math.inf, 0.05),
-                      Term(f"{STRIBECK}{name}", unit, "speed at which that has fallen to 1/e", TYPICAL, SLOWEST, FASTEST, TYPICAL, False,
-                           SPEEDS)]
+            found += [Parameter(f"{STIFF}{name}", effort, "dry friction at rest beyond cf (times pi/2)", 0.0, 0.0, math.inf, 0.05),
+                      Parameter(f"{STRIBECK}{name}", unit, "speed at which that has fallen to 1/e", TYPICAL, SLOWEST, FASTEST, TYPICAL,
+                                False, SPEEDS)]
     half = [(c.limits[1] - c.limits[0]) / 2 for c in spec.command]
     for command, name, size in zip(spec.command, inputs, half, strict=True):
         most = max(abs(limit) for limit in command.limits)

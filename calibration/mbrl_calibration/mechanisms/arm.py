@@ -13,9 +13,11 @@ import numpy as np
 from mbrl_calibration import base_parameters, inertials, kinematics, mjcf_inertials
 from mbrl_calibration.base_parameters import BaseParameters
 from mbrl_calibration.kinematics import Tree
-from mbrl_calibration.mechanism import Mechanism, Parameter, Symbols, dry
+from mbrl_calibration.mechanism import Mechanism, Symbols
 from mbrl_control.errors import UserError, nearest
 from mbrl_control.models import mjcf, mjcf_changes
+from mbrl_control.models.expressions import smooth_sign
+from mbrl_control.models.parameter import Parameter
 from mbrl_control.robot import RobotSpec
 from mbrl_control.schema import SimSpec
 
@@ -181,7 +183,7 @@ def build(spec: RobotSpec, base: Path | None = None) -> Mechanism:
         standard[int(place)] = p[row]
     inertial = kinematics.efforts(tree, q, v, a, standard)
     viscous, coulomb = p[len(chosen)::2], p[len(chosen) + 1::2]
-    need = ca.Function("effort", [q, v, a, p], [inertial + viscous * v + coulomb * dry(v)])
+    need = ca.Function("effort", [q, v, a, p], [inertial + viscous * v + coulomb * smooth_sign(v)])
     mass = ca.Function("mass", [q, p], [ca.densify(ca.jacobian(inertial, a))])
     rng = np.random.default_rng(1)
     postures = [base_parameters.sample(tree, rng)[0] for _ in range(POSTURES)]

@@ -9,7 +9,9 @@ from typing import Any
 import casadi as ca
 import numpy as np
 
-from mbrl_calibration.mechanism import Mechanism, Parameter, Symbols, dry, equations_of
+from mbrl_calibration.mechanism import Mechanism, Symbols, equations_of
+from mbrl_control.models.expressions import smooth_sign
+from mbrl_control.models.parameter import Parameter
 from mbrl_control.robot import RobotSpec
 
 
@@ -25,8 +27,8 @@ def build(spec: RobotSpec, _base: Path | None = None) -> Mechanism:
 
     def effort(q: Any, v: Any, a: Any, p: Symbols) -> Any:
         cos, sin = ca.cos(q[1]), ca.sin(q[1])
-        cart = p["M"] * a[0] + p["mu"] * (cos * a[1] - sin * v[1] ** 2) + p["b_cart"] * v[0] + p["cf_cart"] * dry(v[0])
-        pole = p["mu"] * (cos * a[0] - c["g"] * sin) + p["I"] * a[1] + p["b_pole"] * v[1] + p["cf_pole"] * dry(v[1])
+        cart = p["M"] * a[0] + p["mu"] * (cos * a[1] - sin * v[1] ** 2) + p["b_cart"] * v[0] + p["cf_cart"] * smooth_sign(v[0])
+        pole = p["mu"] * (cos * a[0] - c["g"] * sin) + p["I"] * a[1] + p["b_pole"] * v[1] + p["cf_pole"] * smooth_sign(v[1])
         return ca.vertcat(cart, pole)
 
     def applied(u: Any, p: Symbols) -> Any:

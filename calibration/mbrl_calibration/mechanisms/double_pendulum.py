@@ -9,7 +9,9 @@ from typing import Any
 import casadi as ca
 import numpy as np
 
-from mbrl_calibration.mechanism import Mechanism, Parameter, Symbols, dry, equations_of
+from mbrl_calibration.mechanism import Mechanism, Symbols, equations_of
+from mbrl_control.models.expressions import smooth_sign
+from mbrl_control.models.parameter import Parameter
 from mbrl_control.robot import RobotSpec
 
 
@@ -34,9 +36,9 @@ def build(spec: RobotSpec, _base: Path | None = None) -> Mechanism:
         coupling = p["I2"] + h * cos - gr * p["Ir"]
         low = p["mu2"] * g * ca.sin(q[0] + q[1])
         first = ((p["J"] + p["I2"] + 2 * h * cos) * a[0] + coupling * a[1] - h * sin * (2 * v[0] * v[1] + v[1] ** 2)
-                 + p["mu1"] * g * ca.sin(q[0]) + low + p["b1"] * v[0] + p["cf1"] * dry(v[0]))
+                 + p["mu1"] * g * ca.sin(q[0]) + low + p["b1"] * v[0] + p["cf1"] * smooth_sign(v[0]))
         second = (coupling * a[0] + (p["I2"] + gr**2 * p["Ir"]) * a[1] + h * sin * v[0] ** 2 + low + p["b2"] * v[1]
-                  + p["cf2"] * dry(v[1]))
+                  + p["cf2"] * smooth_sign(v[1]))
         return ca.vertcat(first, second)
 
     def applied(u: Any, p: Symbols) -> Any:

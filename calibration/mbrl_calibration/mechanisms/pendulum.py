@@ -9,7 +9,9 @@ from typing import Any
 import casadi as ca
 import numpy as np
 
-from mbrl_calibration.mechanism import Mechanism, Parameter, Symbols, dry, equations_of
+from mbrl_calibration.mechanism import Mechanism, Symbols, equations_of
+from mbrl_control.models.expressions import smooth_sign
+from mbrl_control.models.parameter import Parameter
 from mbrl_control.robot import RobotSpec
 
 
@@ -22,7 +24,7 @@ def build(spec: RobotSpec, _base: Path | None = None) -> Mechanism:
     parameters = tuple(Parameter(name, unit, meaning, start, low, np.inf) for name, unit, meaning, start, low in free)
 
     def effort(q: Any, v: Any, a: Any, p: Symbols) -> Any:
-        return p["I"] * a - p["mu"] * c["g"] * ca.sin(q) + p["b"] * v + p["cf"] * dry(v) + p["offset"]
+        return p["I"] * a - p["mu"] * c["g"] * ca.sin(q) + p["b"] * v + p["cf"] * smooth_sign(v) + p["offset"]
 
     def applied(u: Any, p: Symbols) -> Any:
         return c["gear"] * u[command]
