@@ -80,7 +80,8 @@ class Plan:
     """What a run is for.
 
     Attributes:
-        fatal: the process that it ends with, killed at any phase from its first instant on; empty in a run for helpers.
+        fatal: the process that it ends with; killed at any phase from its first instant on where there are no helpers to kill before. Empty
+            for none.
         helpers: processes to kill, in order; each one comes back before it is killed again.
     """
 
@@ -97,13 +98,11 @@ def next_run(wanted: Mapping[str, int], done: Mapping[str, int], rng: np.random.
         rng: gives the order of the helpers.
     """
     left = {what: max(0, count - done.get(what, 0)) for what, count in wanted.items()}
-    helpers = [h for h in HELPERS if left.get(h)]
-    fatal = [f for f in FATAL if left.get(f)]
-    # The kind that is further behind, so that what is there after an interruption says something about all of them.
-    behind = {kind: max((left[w] / wanted[w] for w in kind), default=0.0) for kind in (tuple(helpers), tuple(fatal))}
-    if helpers and behind[tuple(helpers)] >= behind.get(tuple(fatal), 0.0):
-        return Plan(helpers=tuple(rng.permutation([h for h in helpers for _ in range(min(MOST_IN_RUN, left[h]))]).tolist()))
-    return Plan(fatal=max(fatal, key=lambda f: left[f])) if fatal else None
+    helpers = [h for h in HELPERS for _ in range(min(MOST_IN_RUN, left.get(h, 0)))]
+    fatal = max(FATAL, key=lambda f: left.get(f, 0))
+    # A run for helpers has to end anyway: so it ends with a kill, of a process that has lived through theirs.
+    plan = Plan(fatal if left.get(fatal) else "", tuple(rng.permutation(helpers).tolist()))
+    return plan if plan.fatal or plan.helpers else None
 
 
 def count(kills: Sequence[Kill]) -> dict[str, int]:

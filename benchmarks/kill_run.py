@@ -176,9 +176,14 @@ class Run:
             self._see(awaited)
             time.sleep(min(PAUSE_S, max(0.0, left)))
 
-    def kill_last(self, role: str) -> list[Kill]:
-        """Kill a process that the run ends with, at any phase, and look at what is left; nothing where it was not there."""
-        if float(self.rng.uniform()) < EARLY:
+    def kill_last(self, role: str, early: bool) -> list[Kill]:
+        """Kill a process that the run ends with, and look at what is left; nothing where it was not there.
+
+        Args:
+            role: of the process.
+            early: the kill may come at any phase, from the process's first instant on.
+        """
+        if early and float(self.rng.uniform()) < EARLY:
             processes.wait(lambda: self.find(role), START_S, PAUSE_S)
             time.sleep(float(self.rng.uniform(0.0, EARLY_S)))
         else:
@@ -245,10 +250,12 @@ def carry_out(plan: Plan, name: str, seed: int, domain: int, rng: np.random.Gene
     folder = Path(tempfile.mkdtemp(prefix="mbrl-kills-"))
     run = Run(name, folder, seed, domain, rng)
     try:
-        made = run.kill_helpers(plan.helpers) if plan.helpers else run.kill_last(plan.fatal)
+        made = run.kill_helpers(plan.helpers) if plan.helpers else []
+        made += run.kill_last(plan.fatal, early=not plan.helpers) if plan.fatal else []
         if not made:
             said = Path(f"{run.folder}.log").read_text("utf-8", "replace").split("\n")
-            raise NothingToKill(f"there was no {plan.fatal or plan.helpers[0]} to kill; the run said: {' '.join(said[-5:]).strip()}")
+            first = plan.helpers[0] if plan.helpers else plan.fatal
+            raise NothingToKill(f"there was no {first} to kill; the run said: {' '.join(said[-5:]).strip()}")
         return made
     finally:
         run.end()

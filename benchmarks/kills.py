@@ -2,9 +2,10 @@
 
     python benchmarks/kills.py --kills 200 --what planner trainer recorder --json runs/kills.json
 
-Runs for controller, sim and mbrl end with their kill, at any phase from the first instant on. In runs for helpers each helper (the planner
-and its keeper, the trainer, the recorder) is killed four times, in random order. With a --json file that exists the kills in it are gone on
-with, whatever is wanted now; a run that is interrupted does not count.
+A run ends with the kill of controller, sim or mbrl. In the first runs each helper (the planner and its keeper, the trainer, the recorder)
+is killed four times before, in random order; where no helpers are left to kill the last kill may come at any phase, from the process's
+first instant on. With a --json file that exists the kills in it are gone on with, whatever is wanted now; a run that is interrupted does
+not count.
 """
 
 from __future__ import annotations
@@ -25,8 +26,8 @@ from mbrl_control.robot import RobotSpec
 from mbrl_control.stack import report
 
 MOST_IN_VAIN = 3
-FATAL_S, HELPERS_S, HELPER_S = 8.0, 10.0, 2 * LOOK_S + SPREAD_S / 2
-"""About so long a run for a fatal kill takes, one for helpers without its kills, and each of these."""
+RUN_S, WAIT_S, HELPER_S = 8.0, 5.0, 2 * LOOK_S + SPREAD_S / 2
+"""About so long a run takes, waiting for killed helpers to be back at its end, and each kill of a helper."""
 
 
 @dataclass
@@ -76,8 +77,9 @@ def left_s(wanted: dict[str, int], kills: list[Kill]) -> float:
     """About how long the kills that are left will take, s."""
     have = count(kills)
     left = {what: max(0, number - have[what]) for what, number in wanted.items()}
-    runs = max((-(-left[h] // MOST_IN_RUN) for h in HELPERS if h in left), default=0)
-    return FATAL_S * sum(left.get(f, 0) for f in FATAL) + HELPERS_S * runs + HELPER_S * sum(left.get(h, 0) for h in HELPERS)
+    helped = max((-(-left[h] // MOST_IN_RUN) for h in HELPERS if h in left), default=0)
+    ended = sum(left.get(f, 0) for f in FATAL)
+    return RUN_S * max(helped, ended) + WAIT_S * helped + HELPER_S * sum(left.get(h, 0) for h in HELPERS)
 
 
 def estimate(wanted: dict[str, int], done: Done) -> str:

@@ -33,27 +33,22 @@ def test_every_process_is_killed_as_often_as_wanted_and_no_helper_too_often_in_a
     wanted = dict.fromkeys((*FATAL, *HELPERS), 10)
     runs, done = all_runs(wanted)
     assert done == wanted
-    assert all(bool(r.fatal) != bool(r.helpers) for r in runs), "a run that ends with a kill has no other"
-    assert sum(bool(r.fatal) for r in runs) == 30
+    assert [r.fatal for r in runs] == 10 * list(FATAL), "each run ends with one"
     assert [len(r.helpers) for r in runs if r.helpers] == [16, 16, 8]
     assert all(r.helpers.count(h) <= MOST_IN_RUN for r in runs for h in HELPERS)
     orders = {tuple(r.helpers) for r in runs if len(r.helpers) == 16}
     assert len(orders) == 2, "drawn anew for each run"
 
 
-def test_helpers_and_others_keep_pace_with_one_another():
-    wanted, done = dict.fromkeys(("controller", "trainer"), 8), {}
-    seen = []
-    while (plan := next_run(wanted, done, np.random.default_rng(0))) is not None:
-        for what in (*plan.helpers, *([plan.fatal] if plan.fatal else [])):
-            done[what] = done.get(what, 0) + 1
-        seen.append((done.get("controller", 0), done.get("trainer", 0)))
-    assert seen == [(0, 4), (1, 4), (2, 4), (3, 4), (4, 4), (4, 8), (5, 8), (6, 8), (7, 8), (8, 8)]
+def test_helpers_come_first_and_their_runs_end_with_a_fatal_kill_where_one_is_left():
+    runs, _ = all_runs({"controller": 4, "trainer": 8})
+    assert runs == [Plan("controller", 4 * ("trainer",)), Plan("controller", 4 * ("trainer",)), Plan("controller"), Plan("controller")]
+    assert all_runs({"trainer": 2})[0] == [Plan("", ("trainer", "trainer"))]
 
 
 def test_only_what_is_left_is_killed_after_an_interruption():
     runs, _ = all_runs({"controller": 2, "recorder": 6}, {"controller": 1, "recorder": 4, "sim": 7})
-    assert runs == [Plan(fatal="controller"), Plan(helpers=("recorder", "recorder"))]
+    assert runs == [Plan("controller", ("recorder", "recorder"))]
     assert next_run({"sim": 2}, {"sim": 3}, np.random.default_rng(0)) is None
 
 
@@ -127,4 +122,4 @@ def test_a_file_is_gone_on_with_if_it_is_of_the_same_robot_and_seed(tmp_path):
     with pytest.raises(UserError, match="is no file of this program"):
         kills.load(path, spec.name, 7)
     wanted = dict.fromkeys((*FATAL, *HELPERS), 200)
-    assert kills.left_s(wanted, []) == pytest.approx(600 * kills.FATAL_S + 50 * kills.HELPERS_S + 800 * kills.HELPER_S)
+    assert kills.left_s(wanted, []) == pytest.approx(600 * kills.RUN_S + 50 * kills.WAIT_S + 800 * kills.HELPER_S)
