@@ -54,7 +54,7 @@ class Group:
         pass
 
     def runs(self, name):
-        return name not in ("recorder", "standby")
+        return name not in ("recorder", "standby", "reserve")
 
     def succeed(self, name, by):
         return False

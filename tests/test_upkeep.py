@@ -20,25 +20,28 @@ class Beats:
         return now - self.last
 
 
+SPARES = ("standby", "reserve")
+
+
 class Group:
-    """Processes that die as told; one that stands by does so from the start on."""
+    """Processes that die as told; those that stand by do so from the start on, unless they have beats that say otherwise."""
 
     def __init__(self):
         self.now, self.ended, self.killed, self.started = 0.0, {}, [], []
-        self.beats, self.standbys, self.gone = Beats(0.0), [], False
-        self.others = {}
+        self.beats, self.spares, self.there = Beats(0.0), [], set()
+        self.others, self.moves = {}, []
 
     def dead(self):
         return dict(self.ended)
 
     def restart(self, name, parameters):
-        if name == "standby":
-            assert not self.runs("standby")
+        if name in SPARES:
+            assert not self.runs(name)
             self.ended.pop(name, None)
-            self.standbys.append(self.now)
-            self.gone = False
-            if "standby" in self.others:
-                self.others["standby"] = Beats(self.now)
+            self.spares.append((self.now, name))
+            self.there.add(name)
+            if name in self.others:
+                self.others[name] = Beats(self.now)
             return
         del self.ended[name]
         self.started.append((self.now, name, parameters))
@@ -50,13 +53,16 @@ class Group:
         self.ended[name] = -9
 
     def runs(self, name):
-        return name not in self.ended and (name != "standby" or (bool(self.standbys) and not self.gone))
+        return name not in self.ended and (name not in SPARES or name in self.there)
 
     def succeed(self, name, by):
         if not self.runs(by):
             return False
-        del self.ended[name]
-        self.gone = True
+        self.moves.append((self.now, name, by))
+        self.ended.pop(name, None)
+        self.there.discard(by)
+        if name in SPARES:
+            self.there.add(name)
         return True
 
     def pulse(self, name):
@@ -153,23 +159,50 @@ def test_a_recorder_goes_on_in_the_same_bag(world):
 def test_what_stands_by_takes_the_place_of_a_killed_recorder_and_another_stands_by_at_once(world):
     group, upkeep, told = world
     pass_time(world, 10.0, beat=True)
-    assert group.standbys == [0.25]
+    assert group.spares == [(0.25, "standby"), (0.5, "reserve")], "one at a time"
     group.ended["recorder"] = -9
     assert pass_time(world, 10.0, beat=True) == {}
     assert group.started == []
-    assert group.standbys == [0.25, 10.25]
+    assert group.moves == [(10.25, "recorder", "standby"), (10.25, "standby", "reserve")]
+    assert group.spares[2:] == [(10.25, "reserve")]
     assert upkeep.restarts("recorder") == 1
     assert codes(upkeep) == {"recorder_stopped": 1}
     assert len(told) == 1
 
 
+def test_a_second_kill_before_another_has_come_to_stand_by_finds_one_that_does(world):
+    """A successor takes seconds to come to stand by."""
+    group, upkeep, _ = world
+    pass_time(world, 10.0, beat=True)
+    group.others["reserve"] = Beats(group.now)
+    group.others["reserve"].heard = True
+    for _ in range(2):
+        group.ended["recorder"] = -9
+        pass_time(world, 0.5, beat=True)
+    assert not group.others["reserve"].heard
+    assert [move[1:] for move in group.moves] == [("recorder", "standby"), ("standby", "reserve"), ("recorder", "standby")]
+    assert (group.started, group.killed) == ([], []), "none was started from nothing"
+    assert upkeep.restarts("recorder") == 2
+
+
+def test_where_all_are_gone_the_recorder_is_started_at_once_though_it_was_killed_often(world):
+    group, upkeep, _ = world
+    pass_time(world, 10.0, beat=True)
+    for k in range(4):
+        group.ended |= {"recorder": -9, "standby": -9, "reserve": -9}
+        pass_time(world, 30.0, beat=True)
+        assert group.started[-1] == (10.5 + 30.0 * k, "recorder", {"resume": "true"})
+    assert upkeep.restarts("recorder") == 4
+
+
 def test_a_recorder_that_ends_by_itself_has_successors_with_pauses(world):
     group, _, _ = world
     pass_time(world, 10.0, beat=True)
-    for _ in range(2):
+    for _ in range(3):
         group.ended["recorder"] = 1
         pass_time(world, 10.0, beat=True)
-    assert group.standbys == [0.25, 10.25, 21.25]  # after the first end at once, after the second a second later
+    starts = [when for when, _ in group.spares[2:]]
+    assert starts == pytest.approx([10.5, 21.25, 35.25], abs=0.3)  # after the first end at once, then 1 s and 5 s later
 
 
 def test_nothing_stands_by_for_a_recorder_that_stays_down_after_its_next_end(world):
@@ -178,22 +211,23 @@ def test_nothing_stands_by_for_a_recorder_that_stays_down_after_its_next_end(wor
         pass_time(world, 10.0, beat=True)
         group.ended["recorder"] = -9
     assert upkeep.restarts("recorder") == 4
-    assert len(group.standbys) == 4
+    assert len(group.spares) == 5, "two at first, and one after each end but the last two"
     assert pass_time(world, 100.0, beat=True) == {}
     assert codes(upkeep) == {"recorder_stopped": 6}, "five ends, and that it stays down"
     assert "stays down" in told[-1]
-    assert len(group.standbys) == 4
+    assert len(group.spares) == 5
     assert group.started == []
 
 
 def test_what_stands_by_is_ended_where_it_would_succeed_one_that_stays_down(world):
     group, upkeep, _ = world
     pass_time(world, 10.0, beat=True)
-    for _ in range(4):  # it is killed itself each time before, so the recorder is started anew
-        group.ended |= {"standby": -9, "recorder": -9}
+    for _ in range(4):  # they are killed themselves each time before, so the recorder is started anew
+        group.ended |= {"standby": -9, "reserve": -9, "recorder": -9}
         pass_time(world, 30.0, beat=True)
     assert upkeep.restarts("recorder") == 4
     assert not group.runs("standby")
+    assert not group.runs("reserve")
     group.ended["recorder"] = -9
     pass_time(world, 100.0, beat=True)
     assert upkeep.restarts("recorder") == 4
@@ -203,14 +237,29 @@ def test_what_stands_by_and_ends_is_told_started_again_with_pauses_and_given_up_
     group, upkeep, told = world
     pass_time(world, 10.0, beat=True)
     for _ in range(5):
-        group.ended["standby"] = 1
+        group.ended["reserve"] = 1
         assert pass_time(world, 30.0, beat=True) == {}
-    assert [b - a for a, b in itertools.pairwise(group.standbys)] == pytest.approx([10.5, 31.5, 33.0, 35.0])
+    starts = [when for when, name in group.spares if name == "reserve"]
+    assert [b - a for a, b in itertools.pairwise(starts)] == pytest.approx([10.25, 31.5, 33.0, 35.0], abs=0.3)
     assert len(told) == 5
     assert "seconds of its work" in told[0]
     assert codes(upkeep) == {}
     pass_time(world, 600.0, beat=True)
-    assert len(group.standbys) == 6
+    assert len(starts) + 1 == sum(name == "reserve" for _, name in group.spares)
+
+
+def test_the_next_moves_up_where_the_first_that_stood_by_has_ended(world):
+    group, upkeep, told = world
+    pass_time(world, 10.0, beat=True)
+    group.ended["standby"] = -9
+    pass_time(world, 10.0, beat=True)
+    assert group.moves == [(10.25, "standby", "reserve")]
+    assert len(told) == 1
+    assert group.runs("reserve")
+    group.ended |= {"standby": -9, "recorder": -9}  # both at once
+    pass_time(world, 10.0, beat=True)
+    assert group.started == []
+    assert upkeep.restarts("recorder") == 1
 
 
 def test_a_silent_recorder_is_ended_and_what_stands_by_takes_its_place(world):
@@ -236,9 +285,10 @@ def test_what_does_not_come_to_stand_by_is_ended_and_another_started(world):
     group.others["standby"] = Beats(0.0)
     pass_time(world, SPARE_START_S, beat=True)
     assert group.killed == []
+    assert [name for _, name in group.spares] == ["standby"], "the next is not started before it has come so far"
     pass_time(world, 2.0, beat=True)
     assert group.killed == [(SPARE_START_S + 0.5, "standby")]
-    assert group.standbys == [0.25, SPARE_START_S + 1.25]
+    assert group.spares == [(0.25, "standby"), (SPARE_START_S + 1.25, "standby")]
     assert len(told) == 1
     assert codes(upkeep) == {}
 
@@ -252,7 +302,7 @@ def test_one_that_has_not_come_to_stand_by_takes_nobodys_place(world):
     assert group.killed == [(5.25, "standby")]
     assert group.started == [(5.5, "recorder", {"resume": "true"})]
     assert upkeep.restarts("recorder") == 1
-    assert len(group.standbys) == 2
+    assert len(group.spares) == 2
 
 
 def test_without_controller_or_robot_there_is_no_run(world):

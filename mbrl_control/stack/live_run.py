@@ -27,7 +27,7 @@ from mbrl_control.stack.processes import Node, Processes, interrupt, require_ros
 from mbrl_control.stack.run_log import RunLog
 from mbrl_control.stack.run_reader import RunReader
 from mbrl_control.stack.run_span import RunSpan
-from mbrl_control.stack.upkeep import Upkeep
+from mbrl_control.stack.upkeep import HELPERS, Upkeep
 from mbrl_control.store import ModelStore
 from mbrl_control.store.store import ROLLED_BACK
 
@@ -67,8 +67,8 @@ def nodes(settings: LiveSettings) -> list[Node]:
     folders = {"run_dir": str(settings.run_dir), "store_dir": str(settings.store or settings.run_dir / "store")}
     recording = {"robot": settings.robot, "run_dir": folders["run_dir"]}
     out = [Node("recorder", "mbrl_control_ros.recorder_node", recording, heartbeat=True),
-           Node("standby", "mbrl_control_ros.recorder_standby", {**recording, "resume": "true"}, heartbeat=True,
-                later=True, log="recorder")]
+           *(Node(name, "mbrl_control_ros.recorder_standby", {**recording, "resume": "true"}, heartbeat=True, later=True, log="recorder")
+             for name in HELPERS["recorder"].standby)]
     if settings.train:
         out.append(Node("trainer", "mbrl_control_ros.trainer_node", {**common, **folders}, heartbeat=True))
     if settings.sim:

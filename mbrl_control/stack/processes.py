@@ -20,7 +20,7 @@ from mbrl_control.priority import cores_for
 from mbrl_control.runtime.process_link import child_environment
 from mbrl_control.stack.network import stay_local
 
-STOP_ORDER = ("controller", "sim", "trainer", "standby", "recorder")
+STOP_ORDER = ("controller", "sim", "trainer", "reserve", "standby", "recorder")
 GRACE_S = 8.0
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from itertools import pairwise
 from types import MappingProxyType
 from typing import Any, Protocol
 
@@ -28,8 +29,8 @@ class Care:
         memory: fault code of an end at its cap of memory.
         again: parameters that it is started again with.
         policy: of restarts; when its breaker trips the helper stays down.
-        standby: another process, which takes its place by itself as soon as it has ended; empty for none. It is ended when it is silent
-            for `silent_s`, or for `SPARE_START_S` at its start.
+        standby: others, of which the first takes its place by itself as soon as it has ended, and the next the first one's. One is ended
+            when it is silent for `silent_s`, or for `SPARE_START_S` at its start; they are started one at a time.
     """
 
     ended: str
@@ -39,13 +40,13 @@ class Care:
     memory: str = ""
     again: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     policy: RestartPolicy = HELPER
-    standby: str = ""
+    standby: tuple[str, ...] = ()
 
 
 HELPERS: Mapping[str, Care] = MappingProxyType({
     "trainer": Care("trainer_ended", "trainer_failing", "trainer_silent", 10.0, "trainer_memory"),
     "recorder": Care("recorder_stopped", "recorder_stopped", "recorder_silent", 10.0, again=MappingProxyType({"resume": "true"}),
-                     policy=RECORDER, standby="standby"),
+                     policy=RECORDER, standby=("standby", "reserve")),
 })
 
 
@@ -86,7 +87,7 @@ class _Helper:
     silent: bool = False
     killed: bool = False
     spare: Restarts = field(default_factory=lambda: Restarts(HELPER))
-    spare_there: bool = False
+    there: set[str] = field(default_factory=set)
 
 
 class Upkeep:
@@ -116,13 +117,14 @@ class Upkeep:
         dead = self._group.dead()
         for name, care in self._care.items():
             helper = self._helpers[name]
+            self._move_up(name, care, helper, now)
             if name in dead:
                 self._bury(name, care, helper, dead[name], now, run_s)
             else:
                 self._listen(name, care, helper, now)
-            if care.standby:
-                self._keep_standby(name, care, helper, now)
-        standbys = {care.standby for care in self._care.values()}
+            self._move_up(name, care, helper, now)
+            self._keep_standby(name, care, helper, now)
+        standbys = {standby for care in self._care.values() for standby in care.standby}
         return {name: status for name, status in dead.items() if name not in self._care and name not in standbys}
 
     def restarts(self, name: str) -> int:
@@ -152,44 +154,69 @@ class Upkeep:
             if helper.given_up:
                 self._note(care.failing, ": it stays down", run_s)
             elif self._takes_over(name, care):
-                helper.down = helper.spare_there = helper.silent = False
+                helper.down = helper.silent = False
+                helper.there.discard(care.standby[0])
                 helper.starts += 1
-        elif not helper.given_up and helper.restarts.due(now):
+        elif not helper.given_up and (self._at_once(care, helper) or helper.restarts.due(now)):
             helper.down = helper.silent = False
             helper.starts += 1
             self._group.restart(name, dict(care.again))
 
+    @staticmethod
+    def _at_once(care: Care, helper: _Helper) -> bool:
+        """Whether successors come without pauses: one that ended by itself (a full disk) will do so again, one that was killed will not."""
+        return bool(care.standby) and helper.killed
+
+    def _stands_by(self, name: str) -> bool:
+        """Whether a process that stands by has come so far."""
+        pulse = self._group.pulse(name)
+        return self._group.runs(name) and (pulse is None or pulse.heard)
+
+    def _move_up(self, name: str, care: Care, helper: _Helper, now: float) -> None:
+        """Where the first that stood by is gone, the next is the first."""
+        for first, following in pairwise(care.standby):
+            if not self._group.runs(first) and self._stands_by(following):
+                self._lost(name, first, helper, now)
+                self._group.succeed(first, following)
+                helper.there = helper.there - {following} | {first}
+
+    def _lost(self, name: str, standby: str, helper: _Helper, now: float) -> None:
+        """Count one that stood by and has ended, unless it has moved up."""
+        if standby in helper.there:
+            helper.there.discard(standby)
+            helper.spare.ended(now)
+            self._tell(f"a process that stands by for the {name} has ended; until another does, ends of the {name} may cost seconds of its "
+                       "work")
+
     def _takes_over(self, name: str, care: Care) -> bool:
         """Whether one stands by and has been made the helper; one that has not come so far would only hold up the next start."""
-        if not care.standby or not self._group.runs(care.standby):
+        if not care.standby or not self._group.runs(care.standby[0]):
             return False
-        pulse = self._group.pulse(care.standby)
-        if pulse is not None and not pulse.heard:
-            self._group.kill(care.standby)
+        if not self._stands_by(care.standby[0]):
+            self._group.kill(care.standby[0])
             return False
-        return self._group.succeed(name, care.standby)
+        return self._group.succeed(name, care.standby[0])
 
     def _keep_standby(self, name: str, care: Care, helper: _Helper, now: float) -> None:
-        """Have a process stand by, but not where the helper is to stay down after its next end."""
+        """Have processes stand by, but not where the helper is to stay down after its next end."""
         last = helper.restarts.tripped(now, more=1)
-        if self._group.runs(care.standby):
-            pulse = self._group.pulse(care.standby)
-            silence = pulse.silence(now) if pulse is not None else 0.0
+        for standby in care.standby:
+            if not self._group.runs(standby):
+                self._lost(name, standby, helper, now)
+                unfit = helper.spare.tripped(now) or not helper.spare.due(now)
+                if not (helper.down or last or unfit) and (helper.killed or helper.restarts.due(now)):
+                    helper.there.add(standby)
+                    self._group.restart(standby, {})
+                return
             if last:
-                helper.spare_there = False
-                self._group.kill(care.standby)
-            elif pulse is not None and silence > (care.silent_s if pulse.heard else SPARE_START_S):
-                self._group.kill(care.standby)
-            return
-        if helper.spare_there:
-            helper.spare_there = False
-            helper.spare.ended(now)
-            self._tell(f"what stands by for the {name} has ended; until another does, an end of the {name} costs seconds of its work")
-        unfit = helper.spare.tripped(now) or not helper.spare.due(now)
-        # One that ended by itself (a full disk) will do so again, so its successors come with pauses; one that was killed will not.
-        if not (helper.down or last or unfit) and (helper.killed or helper.restarts.due(now)):
-            helper.spare_there = True
-            self._group.restart(care.standby, {})
+                helper.there.discard(standby)
+                self._group.kill(standby)
+                continue
+            pulse = self._group.pulse(standby)
+            if pulse is not None and pulse.silence(now) > (care.silent_s if pulse.heard else SPARE_START_S):
+                self._group.kill(standby)
+            if not self._stands_by(standby):
+                return
 
     def _note(self, code: str, more: str, run_s: float) -> None:
         self._told.setdefault(code, []).append(run_s)

@@ -1,4 +1,4 @@
-"""A recorder that stands by: it has imported everything, records nothing, and records at once when the one before it is gone.
+"""A recorder that stands by: it has imported everything, records nothing, and records at once when those before it are gone.
 
 This module imports no ROS at its top: the imports, the greatest part of a start, are done by a thread of the lowest priority.
 """
@@ -6,6 +6,7 @@ This module imports no ROS at its top: the imports, the greatest part of a start
 from __future__ import annotations
 
 import importlib
+import os
 import signal
 import threading
 import time
@@ -36,12 +37,13 @@ def _body(stop: Stop) -> None:
     from mbrl_control_ros import recorder_node  # noqa: PLC0415
 
     # Others discover a process by its first node, which takes a while; subscriptions of a process that they know are matched at once.
-    known = Node("recorder_standby", enable_rosout=False, start_parameter_services=False)
+    known = Node(f"recorder_standby_{os.getpid()}", enable_rosout=False, start_parameter_services=False)
     beat = Heartbeat()
-    turn = Turn(recorder_node.run_folder(known))
+    run_dir = recorder_node.run_folder(known)
+    turn, first_in_line = Turn(run_dir), Turn(run_dir / "logs")
     definition(JOINTS)  # reads all definitions, which would hold up the first message
     call_process(STANDS_BY)
-    while not turn.take():
+    while not (first_in_line.take() and turn.take()):
         if stop:
             return
         beat()
@@ -49,6 +51,7 @@ def _body(stop: Stop) -> None:
     # A recorder that ends because the whole run does needs nobody in its place.
     if stop or orphaned():
         return
+    first_in_line.close()
     call_process(RECORDS)
     node = recorder_node.RecorderNode(turn)
     known.destroy_node()
