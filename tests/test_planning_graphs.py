@@ -140,6 +140,9 @@ def test_what_was_not_captured_still_runs_and_is_counted():
         def rows(self, request):
             return torch.zeros(2, 7, 2)
 
+        def useful(self):
+            return True
+
     early, plain = replayed(spec, model), planner_of(spec, model)
     early.sources = plain.sources = (Source(),)  # more rows than there were at the time of capture
     found = series(early, 2)

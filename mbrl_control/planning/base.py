@@ -16,7 +16,7 @@ import torch
 from mbrl_control import parts
 from mbrl_control.costs.base import Cost
 from mbrl_control.models.base import Model, Rounded
-from mbrl_control.planning import risk
+from mbrl_control.planning import idling, risk
 from mbrl_control.planning.actions import ActionSpace
 from mbrl_control.planning.delays import Delays
 from mbrl_control.planning.engine import Direct, Engine, Found
@@ -177,7 +177,8 @@ class SamplingPlanner(ABC):
         stats = self._stats(found, summary, len(problem.fixed))
         if not math.isfinite(summary.cost):
             return self._fallback(request, previous, stats, done, begin)
-        return self._answer(request, problem, found, summary, stats, verdict, done, begin)
+        idle = previous.idle if previous is not None else ()
+        return self._answer(request, problem, found, summary, stats, verdict, done, begin, idle)
 
     def capture(self, carry_rows: int | None = None) -> None:
         """Do now what must not happen while the robot is controlled: warm up and, on a GPU, capture the graphs.
@@ -235,7 +236,11 @@ class SamplingPlanner(ABC):
         last = space.normal(torch.as_tensor(request.sent[-1], dtype=torch.float32)) if len(request.sent) else space.zero
         fixed = [rows[:1], last.expand(1, horizon, -1), space.zero.expand(1, horizon, -1)]
         names = ["nominal", "hold", "hold"]
-        for source in self.sources:
+        idle = previous.idle if previous is not None else ()
+        for n, source in enumerate(self.sources):
+            if not idling.asked(idle, n, request.seq):
+                source.pass_over()
+                continue
             found = space.normal(source.rows(request).to(torch.float32))
             # A row that is not finite would spoil every weighted mean, even with weight 0.
             found = found[found.isfinite().all(-1).all(-1)]
@@ -368,7 +373,7 @@ class SamplingPlanner(ABC):
         return known[summary.winner] if summary.winner < len(known) else "explore"
 
     def _answer(self, request: PlanRequest, problem: Problem, found: Found, summary: Summary, stats: dict[str, float], verdict: Verdict,
-                done: int, begin: float) -> Plan:
+                done: int, begin: float, idle: tuple[int, ...]) -> Plan:
         spec, trainer = self.spec, self.spec.trainer
         row, cost = self.choose(found.record, problem, summary, done)
         fading = trainer.noise * math.exp(-request.experience_s / trainer.noise_fade_s)
@@ -383,8 +388,10 @@ class SamplingPlanner(ABC):
             sent = sent + self.mixed((lack * self.dither[cells % len(self.dither)])[None], problem)
         actions = self.space.commands(self.space.limit(sent, problem.last))[0].numpy().astype(np.float64)
         carry = torch.cat([row, found.record.kept[: found.kept]]).numpy().astype(np.float64)
+        winner = self.source(problem, summary)
+        idle = idling.after(idle, request.seq, [source.name == winner or source.useful() for source in self.sources])
         return Plan(request.seq, request.apply_time, self.spec.model_dt, actions, cost, verdict, self.model.version, done,
-                    self.clock() - begin, self.source(problem, summary), carry, stats)
+                    self.clock() - begin, winner, carry, stats, idle=idle)
 
     def _fallback(self, request: PlanRequest, previous: Plan | None, stats: dict[str, float], done: int, begin: float) -> Plan:
         """The last plan as it stands: it is not stretched, so that it runs out at its own end; without one, do nothing."""

@@ -60,6 +60,7 @@ class Plan:
             dt: cell 0 is the one that `start` lies in. So plans at any rate pass them on without smearing them.
         stats: further numbers, for reports.
         faults: what was found wrong with it or with its model: codes of `mbrl_control.runtime.faults.FAULTS`, in their order.
+        idle: of each further proposal source of the planner: plans in a row that asked it in vain.
     """
 
     seq: int
@@ -75,6 +76,7 @@ class Plan:
     carry: np.ndarray
     stats: dict[str, float] = field(default_factory=dict)
     faults: tuple[str, ...] = ()
+    idle: tuple[int, ...] = ()
 
     def at(self, time: float) -> np.ndarray | None:
         """[A] action held at `time`; the first before the start, None after the end."""

@@ -55,6 +55,14 @@ class PolicyRows:
             self._right = consistent(self.policy, self.cost, torch.cat(passed), planner.space.physical(torch.cat([a[:1] for a in found])))
         return planner.space.physical(torch.stack(found, 1))
 
+    def pass_over(self) -> None:
+        """See `planning.proposals.Proposal`: a critic that is not judged does not count."""
+        self._right = False
+
+    def useful(self) -> bool:
+        """See `planning.proposals.Proposal`: its critic counts."""
+        return self.cost is not None and self.believed()
+
     def believed(self) -> bool:
         """Whether the policy's critic was right about the last rows, see `consistent`."""
         return self._right or self.unjudged

@@ -14,9 +14,12 @@ HISTORY_S = 0.4
 CARRY_ROWS = 9
 WINNERS = ("nominal", "explore", "mbpo", "dreamer", "hold", "newton", "learned")
 REQUEST_HEAD = 5
-PLAN_HEAD = 14
-FAULTS_AT = 13
-"""Where a plan's faults are, as `faults.mask` makes a number of them. Plans logged before there were faults lack it."""
+PLAN_HEAD = 15
+FAULTS_AT, IDLE_AT = 13, 14
+"""Where a plan's faults are, as `faults.mask` makes a number of them, and `Plan.idle`, of each source in so many bits. Plans that were
+logged before there were such lack them."""
+
+IDLE_BITS, IDLE_MOST = 6, 8
 
 MOST_BITS = 53
 """More faults would make numbers that a float does not hold exactly."""
@@ -60,8 +63,10 @@ class Layout:
         return self.plan_size + self.request_size
 
     def current(self, answer: np.ndarray) -> np.ndarray:
-        """A logged answer as this version writes it: one of before there were faults has none; others are given back as they are."""
-        return np.insert(answer, FAULTS_AT, 0.0) if len(answer) == self.answer_size - 1 else answer
+        """A logged answer as this version writes it: one of before there were faults or idle sources has none; others are given back as
+        they are."""
+        lacking = self.answer_size - len(answer)
+        return np.insert(answer, (IDLE_AT + 1 - lacking) * np.ones(lacking, int), 0.0) if lacking in (1, 2) else answer
 
     def pack_request(self, request: PlanRequest) -> np.ndarray:
         """[request_size]; commands older than the history are left out."""
@@ -90,7 +95,7 @@ class Layout:
         rows = min(len(plan.carry), CARRY_ROWS)
         out[:PLAN_HEAD] = (plan.seq, plan.start, plan.dt, plan.cost, plan.verdict, plan.model_version, plan.iterations, plan.latency_s,
                            WINNERS.index(plan.winner), rows, previous_seq, plan.stats.get("finite", 1.0), plan.stats.get("std", 0.0),
-                           mask(plan.faults))
+                           mask(plan.faults), sum(count << IDLE_BITS * n for n, count in enumerate(plan.idle[:IDLE_MOST])))
         cells = self.horizon * self.action
         out[PLAN_HEAD : PLAN_HEAD + cells] = plan.actions.ravel()
         out[PLAN_HEAD + cells : PLAN_HEAD + (1 + rows) * cells] = plan.carry[:rows].ravel()
@@ -105,9 +110,11 @@ class Layout:
         cells, rows = self.horizon * self.action, int(vector[9])
         actions = vector[PLAN_HEAD : PLAN_HEAD + cells].reshape(self.horizon, self.action).copy()
         carry = vector[PLAN_HEAD + cells : PLAN_HEAD + (1 + rows) * cells].reshape(rows, self.horizon, self.action).copy()
-        bits = int(vector[FAULTS_AT])
-        if not 0 <= bits < 1 << MOST_BITS:
-            raise ValueError(f"{bits} stands for no faults")
+        bits, idle = int(vector[FAULTS_AT]), int(vector[IDLE_AT])
+        for what, number in (("faults", bits), ("idle sources", idle)):
+            if not 0 <= number < 1 << MOST_BITS:
+                raise ValueError(f"{number} stands for no {what}")
         plan = Plan(int(vector[0]), vector[1], vector[2], actions, vector[3], Verdict(int(vector[4])), int(vector[5]), int(vector[6]),
-                    vector[7], WINNERS[int(vector[8])], carry, {"finite": vector[11], "std": vector[12]}, codes(bits))
+                    vector[7], WINNERS[int(vector[8])], carry, {"finite": vector[11], "std": vector[12]}, codes(bits),
+                    tuple(idle >> IDLE_BITS * n & (1 << IDLE_BITS) - 1 for n in range(IDLE_MOST)))
         return plan, int(vector[10])

@@ -113,21 +113,24 @@ def test_every_fault_has_room_in_a_plan():
 def test_bits_that_stand_for_nothing_are_no_plan(bits):
     layout = Layout.of(SPEC)
     vector = layout.pack_plan(plan_of(SPEC, np.zeros((layout.horizon, 2)), 1.0), 0)
-    vector[13] = bits
-    with pytest.raises((ValueError, OverflowError)):
-        layout.unpack_plan(vector)
+    for place in (13, 14):
+        wrong = vector.copy()
+        wrong[place] = bits
+        with pytest.raises((ValueError, OverflowError)):
+            layout.unpack_plan(wrong)
 
 
-def test_plans_logged_before_there_were_faults_are_read_as_plans_without():
+@pytest.mark.parametrize("lacking", [(13, 14), (14,)], ids=["faults", "idle"])
+def test_plans_logged_before_there_were_faults_or_idle_sources_are_read_as_plans_without(lacking):
     layout = Layout.of(SPEC)
-    plan = plan_of(SPEC, np.random.default_rng(0).normal(size=(layout.horizon, 2)), 1.0, 7, faults=("model_wrong",))
+    plan = plan_of(SPEC, np.random.default_rng(0).normal(size=(layout.horizon, 2)), 1.0, 7, faults=("model_wrong",), idle=(3, 63, 0, 25))
     now = np.concatenate([layout.pack_plan(plan, 6), layout.pack_request(request_of(SPEC, 5))])
-    old = np.delete(now, 13)  # as it was laid out then
     assert np.array_equal(layout.current(now), now)
-    back = layout.current(old)
+    assert layout.unpack_plan(now)[0].idle == (3, 63, 0, 25, 0, 0, 0, 0)
+    back = layout.current(np.delete(now, lacking))  # as it was laid out then
     assert len(back) == layout.answer_size
     again, before = layout.unpack_plan(back[: layout.plan_size])
-    assert (again.seq, again.faults, before) == (7, (), 6)
+    assert (again.seq, again.faults, before, again.idle) == (7, () if 13 in lacking else ("model_wrong",), 6, 8 * (0,))
     assert np.array_equal(again.actions, plan.actions)
     assert layout.unpack_request(back[layout.plan_size :]).seq == 5
 
