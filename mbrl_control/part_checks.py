@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from mbrl_control import parts
 from mbrl_control.errors import UserError
 from mbrl_control.robot import RobotSpec
@@ -22,6 +24,8 @@ def check_parts(spec: RobotSpec) -> None:
             made = parts.options(package, part.kind, part.options)
             if package == "costs" or (package, part.kind) in (("models", "greybox"), ("policies", "learned")):
                 parts.find(package, part.kind).build(spec, made)
+            if isinstance(part, PolicySpec) and part.value:
+                _check_value(spec, part, made)
         except UserError as error:
             faults.append(str(error))
     if spec.safety.backup and spec.safety.model == "casadi":
@@ -33,3 +37,16 @@ def check_parts(spec: RobotSpec) -> None:
             faults.append(str(error))
     if faults:
         raise UserError("\n".join(faults))
+
+
+def _check_value(spec: RobotSpec, policy: PolicySpec, made: Any) -> None:
+    """Refuse to end plans with a critic that does not judge the states in which candidates end.
+
+    Raises:
+        UserError: it is such a one.
+    """
+    from mbrl_control.policies.base import Policy  # noqa: PLC0415  (needs torch, which few robots wait for here)
+
+    if not isinstance(parts.find("policies", policy.kind).build(spec, made), Policy):
+        raise UserError(f"policies '{policy.kind}': value = true, but its critic judges latent states, not the states in which candidates "
+                        "end; leave `value` out")

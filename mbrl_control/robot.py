@@ -64,8 +64,8 @@ class RobotSpec(Strict):
     model: ModelSpec = Field(ModelSpec(), description="what will happen")
     planner: PlannerSpec = Field(PlannerSpec(), description="what to do")
     trainer: TrainerSpec = Field(TrainerSpec(), description="when to learn")
-    policies: list[PolicySpec] = Field([], max_length=1, description="learned beside the model or before, for plans to start from; by "
-                                       "default none")
+    policies: list[PolicySpec] = Field([], max_length=4, description="learned beside the model or before, for plans to start from, each of "
+                                       "a kind of its own; by default none")
     nominal: NominalSpec | None = Field(None, description="what is known of its physics; calibration starts from it")
     intervals: IntervalsSpec | None = Field(None, description="how far the learned model's predictions can be trusted; found by "
                                              "calibration")

@@ -17,6 +17,9 @@ MOST_STEPS = 200
 FEW_STEPS = {"casadi": 50, "mujoco": 20}
 
 
+Found = Iterator[tuple[tuple[str | int, ...], Any, str]]
+
+
 def _get(data: Any, *path: str | int) -> Any:
     """What raw data holds at a path; None where there is nothing."""
     for step in path:
@@ -32,7 +35,7 @@ def _listed(data: Any, *path: str | int) -> Iterator[tuple[tuple[str | int, ...]
         yield (*path, key), key if isinstance(found, dict) else found[key]
 
 
-def between(data: Any, defaults: dict[str, Any]) -> Iterator[tuple[tuple[str | int, ...], Any, str]]:
+def between(data: Any, defaults: dict[str, Any]) -> Found:
     """Faults between keys: place, value and sentence. Looks at raw data, so that faults of single keys do not hide them.
 
     Args:
@@ -64,6 +67,7 @@ def between(data: Any, defaults: dict[str, Any]) -> Iterator[tuple[tuple[str | i
     for place, name, known in named:
         if isinstance(name, str) and name not in known:
             yield place, name, f"this is no signal that can stand here{nearest(name, known)}"
+    yield from _policies(data)
     actuators = _get(data, "sim", "actuators")
     if isinstance(actuators, list) and command and len(actuators) != len(_get(data, "command")):
         yield ("sim", "actuators"), actuators, f"{len(actuators)} names for {len(_get(data, 'command'))} commands; give one each"
@@ -82,7 +86,17 @@ def between(data: Any, defaults: dict[str, Any]) -> Iterator[tuple[tuple[str | i
             yield place, kind, f"there is no such part{nearest(kind, known)}"
 
 
-Found = Iterator[tuple[tuple[str | int, ...], Any, str]]
+def _policies(data: Any) -> Found:
+    """Several policies: each of a kind of its own, by which its weights are known, and one critic at most."""
+    kinds, valued = set[str](), False
+    for place, policy in _listed(data, "policies"):
+        kind, value = _get(policy, "kind") or "mbpo", _get(policy, "value") is True
+        if str(kind) in kinds:
+            yield (*place, "kind"), kind, "this kind stands here a second time; every policy is of its own"
+        if value and valued:
+            yield (*place, "value"), True, "another policy's critic is asked already, and a plan ends with one only; leave it out here"
+        kinds.add(str(kind))
+        valued |= value
 
 
 def safety(spec: RobotSpec) -> Found:

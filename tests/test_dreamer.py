@@ -46,6 +46,11 @@ def live(learner: Dreamer, decisions: int, seed: int = 0, task: Line | None = No
     return counts
 
 
+def updated(learner: Dreamer) -> dict[str, torch.Tensor]:
+    """A gradient step on what it remembers."""
+    return learner.update(learner.replay.sequences(learner.options.batch, learner.options.length, learner.drawing))
+
+
 def dream(learner: Dreamer, horizon: int = 4, count: int = 5, seed: int = 1) -> Dream:
     """Made-up trajectories, an end in one of them."""
     rng = torch.Generator().manual_seed(seed)
@@ -156,7 +161,7 @@ def test_the_model_does_not_learn_to_please_the_actor(version):
         for number in range(20):
             o = rng.normal(size=(2, 1)).astype(np.float32)
             learner.replay.append(Transition(o[0], rng.uniform(-1, 1, 1), float(o[1, 0]), o[1], False, number % 5 == 4))
-        learner._update()
+        updated(learner)
     assert torch.equal(with_actor.optimisers["model"].gradient, without.optimisers["model"].gradient)
     assert not torch.equal(with_actor.optimisers["actor"].gradient, without.optimisers["actor"].gradient)
     assert with_actor.optimisers["actor"].gradient.abs().max() > 0
@@ -191,7 +196,7 @@ def test_a_vector_is_explained_as_precisely_as_the_version_says():
         for number in range(20):
             o = rng.normal(size=(2, 1)).astype(np.float32)
             learner.replay.append(Transition(o[0], rng.uniform(-1, 1, 1), float(o[1, 0]), o[1], False, number % 5 == 4))
-        found.append(learner._update())
+        found.append(updated(learner))
     for name in ("observation_loss", "reward_loss", "divergence_nats"):
         torch.testing.assert_close(found[1][name], found[0][name] * (100 if name == "observation_loss" else 1))
 
@@ -281,7 +286,7 @@ def test_images_are_learned_from():
         images = rng.integers(0, 256, (2, 3, 64, 64), dtype=np.uint8)
         learner.observe(Transition(images[0], rng.uniform(-1, 1, 2), 1.0, images[1], False, number % 6 == 5))
     before = [p.detach().clone() for p in learner.world.encoder.parameters()]
-    learner._update()
+    updated(learner)
     assert all(array.isfinite().all() for array in learner._arrays().values())
     assert all(not torch.equal(a, b) for a, b in zip(before, learner.world.encoder.parameters(), strict=True))
     assert learner.actor(explore=False).act(images[0]).shape == (2,)

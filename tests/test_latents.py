@@ -8,8 +8,8 @@ import torch
 from torch.distributions import Categorical as TorchCategorical
 from torch.distributions import Independent, Normal, kl_divergence
 
-from mbrl_control.agents.dreamer_versions import VERSIONS
 from mbrl_control.models.latents import Balance, Categorical, Gaussian, divergence_loss
+from mbrl_control.policies.dreamer_versions import VERSIONS
 
 LATENTS = [Gaussian(6), Categorical(3, 4), Categorical(3, 4, 0.01)]
 

@@ -243,7 +243,7 @@ def test_the_learner_finds_a_regulator_and_its_value():
     with torch.no_grad():
         before, nothing = cost_of(lambda s: learner.policy.act(s, None)).mean(), cost_of(lambda s: torch.zeros(200, 1)).mean()
     for _ in range(12):
-        learner.improve(Exact(), stretches(spec), 60, lambda: None)
+        learner.improve(Exact(), lambda _: stretches(spec), 60, lambda: None)
     with torch.no_grad():
         real, expected = cost_of(lambda s: learner.policy.act(s, None)), learner.policy.to_go(start)
     assert real.mean() < 0.8 * min(float(before), float(nothing))
@@ -258,7 +258,7 @@ def test_updates_are_a_matter_of_data_not_of_the_machine():
         beside, done = Beside(spec, 0), []
 
         class Counting:
-            def improve(self, model, data, updates, progress, done=done):
+            def improve(self, model, stretches, updates, progress, done=done):
                 done.append(updates)
                 return {"value": 1.0, "bad": float("nan")}
 
@@ -268,11 +268,10 @@ def test_updates_are_a_matter_of_data_not_of_the_machine():
         beside.learners = [Counting()]
         figures = {}
         for end in ends:
-            data = stretches(spec)
-            figures = beside.improve(None, Sequences(data.state, data.action, np.linspace(0, end, 60)), end, lambda: None)
+            figures = beside.improve(None, lambda _: stretches(spec), 0.0, end, lambda: None)
         counts.append(sum(done))
         assert figures == {"mbpo_value": 1.0, "mbpo_updates": float(done[-1])}
-        beside.improve(None, Sequences(data.state, data.action, np.linspace(0, 1e4, 60)), 1e4, lambda: None)
+        beside.improve(None, lambda _: stretches(spec), 0.0, 1e4, lambda: None)
         assert done[-1] <= MOST_DUE_S * 7.5 + 1
     assert counts == [45, 45]
 
@@ -281,7 +280,7 @@ def test_what_is_ruined_begins_anew():
     spec = with_policy(fakes.spec(horizon=6))
     beside = Beside(spec, 0)
     beside.learners[0].policy.actor.flat.vector.fill_(float("nan"))
-    beside.improve(Exact(), stretches(spec), 6.0, lambda: None)
+    beside.improve(Exact(), lambda _: stretches(spec), 0.0, 6.0, lambda: None)
     assert all(np.isfinite(array).all() for array in beside.arrays().values())
 
 

@@ -110,7 +110,7 @@ def test_it_stays_when_a_learned_model_is_swapped_in(exported, tmp_path):
 def test_the_trainer_leaves_it_alone(exported):
     beside = Beside(using(exported), 0)
     assert (beside.learners, beside.arrays()) == ([], {})
-    assert beside.improve(None, None, 5.0, lambda: None) == {}
+    assert beside.improve(None, None, 0.0, 5.0, lambda: None) == {}
 
 
 def test_another_robot_another_cost_and_what_is_damaged_are_refused(exported, tmp_path):
@@ -159,9 +159,42 @@ def test_what_cannot_be_exported_is_told(run, exported, tmp_path):
     with pytest.raises(UserError, match="holds no checkpoint"):
         policy_export.export(tmp_path, tmp_path / "out")
     saved = run[1].save()
-    for agent, task, text in (("sac", "Pendulum-v1", "is no robot"), ("dreamer", "robot:cartpole", "no policy on states"),
-                              ("sac", "robot:acrobot", "still the robot")):
+    for agent, task, text in (("sac", "Pendulum-v1", "is no robot"), ("planner", "robot:cartpole", "has no policy that"),
+                              ("sac", "robot:acrobot", "still the robot"), ("dreamer", "robot:cartpole", "still the robot")):
         folder = tmp_path / f"{agent}-{task.replace(':', '-')}"
-        agent_checkpoint.write(folder, {"agent": agent, "task": task, "options": OPTIONS}, agent_checkpoint.Progress(1, 1), saved)
+        agent_checkpoint.write(folder, {"agent": agent, "task": task, "options": {} if agent == "dreamer" else OPTIONS},
+                               agent_checkpoint.Progress(1, 1), saved)
         with pytest.raises(UserError, match=text):
             policy_export.export(folder, tmp_path / "out")
+
+
+@pytest.mark.usefixtures("one_thread")
+def test_a_dreamer_is_exported_and_imagines_rows(tmp_path):
+    task = robot_task("cartpole", "robot:cartpole", 3)
+    options = {"version": "v1", "capacity": 100, "batch": 2, "length": 6, "prefill": 12}
+    agent = parts.find("agents", "dreamer").build(task.spec, 0, parts.options("agents", "dreamer", options))
+    observation = task.reset(0)
+    for k in range(20):
+        action = np.array([np.sin(k)], np.float32)
+        outcome = task.step(action)
+        agent.observe(Transition(observation, action, outcome.reward, outcome.observation, False, False))
+        agent.learn()
+        observation = outcome.observation
+    identity = {"agent": "dreamer", "task": "robot:cartpole", "seed": 0, "repeat": 3, "options": options}
+    agent_checkpoint.write(tmp_path / "run", identity, agent_checkpoint.Progress(60, 1), agent.save())
+    assert policy_export.export(tmp_path / "run", tmp_path / "policy")["value"] is False
+    spec = using(tmp_path / "policy", value=False)
+    policy = learned.build(spec, learned.Options(str(tmp_path / "policy")))
+    for mine, theirs in ((policy.rssm, agent.world.rssm), (policy.encoder, agent.world.encoder), (policy.actor, agent.behaviour.actor)):
+        assert all(torch.equal(a, b) for a, b in zip(mine.parameters(), theirs.parameters(), strict=True))
+    core = PlannerCore(spec, ModelStore(tmp_path / "store"), 0)
+    for k in range(12):
+        now, sent_time = k * spec.tick_s, spec.tick_s * np.arange(-5, k)
+        plan, _ = core.plan(PlanRequest(k, np.array([0.1, 2.0, 0.0, -1.0]), now, now, sent_time, np.zeros((len(sent_time), 1))))
+    assert len(core.planner.sources[0].rows(PlanRequest(12, np.zeros(4), now, now, sent_time, np.zeros((len(sent_time), 1))))) == 3
+    assert plan.verdict.name == "MET"
+    with pytest.raises(UserError, match="critic judges latent states"):
+        check_parts(using(tmp_path / "policy", value=True))
+    other = RobotSpec.model_validate({**spec.model_dump(), "model_dt": 0.08})
+    with pytest.raises(UserError, match=r"decides each 0.06 s.*steps of 0.08 s.*--repeat 4"):
+        check_parts(other)

@@ -12,12 +12,12 @@ from pydantic import Field
 
 from mbrl_control.agents.base import Actor, Saved, TaskSpec, Transition
 from mbrl_control.agents.dreamer_behaviour import Behaviour
-from mbrl_control.agents.dreamer_versions import SIZES, Version, chosen
 from mbrl_control.agents.dreamer_world import WorldModel
 from mbrl_control.data.replay import Replay, SequenceBatch
 from mbrl_control.errors import SnapshotError
 from mbrl_control.models.optimiser import Optimiser
 from mbrl_control.models.rssm import State
+from mbrl_control.policies.dreamer_versions import SIZES, Version, chosen
 
 REPLAY = "replay."
 WARM_UP = 200
@@ -115,15 +115,14 @@ class Dreamer:
         due, figures = self.options.batch * self.options.length, dict[str, torch.Tensor]()
         while self.credit >= due:
             self.credit -= due
-            figures = self._update()
+            figures = self.update(self.replay.sequences(self.options.batch, self.options.length, self.drawing))
         return dict(zip(figures, torch.stack(list(figures.values())).tolist(), strict=True)) if figures else {}
 
-    def _update(self) -> dict[str, torch.Tensor]:
-        """One gradient step of model, actor and critic."""
+    def update(self, batch: SequenceBatch) -> dict[str, torch.Tensor]:
+        """One gradient step of model, actor and critic on `batch` sequences of `length` steps. Figures, [] each."""
         options, world, behaviour = self.options, self.world, self.behaviour
         for optimiser in self.optimisers.values():
             optimiser.clear()
-        batch = self.replay.sequences(options.batch, options.length, self.drawing)
         filtered = world.filter(batch, world.rssm.latent.noise((options.batch, options.length), self.learning))
         features = filtered.state.features()
         model = world.loss(batch, filtered, features)

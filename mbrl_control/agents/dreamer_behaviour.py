@@ -9,18 +9,16 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
-from mbrl_control.agents.dreamer_versions import Size, Version
 from mbrl_control.agents.dreamer_world import WorldModel, regression
 from mbrl_control.data.replay import SequenceBatch
 from mbrl_control.models.layers import MLP
 from mbrl_control.models.rssm import State
 from mbrl_control.policies import targets
-from mbrl_control.policies.bounded import Bounded, ClippedNormal, CutNormal, TanhNormal
+from mbrl_control.policies.dreamer import ACTIONS, decider
+from mbrl_control.policies.dreamer_versions import Size, Version
 
 LAMBDA = 0.95
 COPY_EVERY = 100
-ACTOR_START = 0.01
-ACTIONS: dict[str, type[Bounded]] = {"tanh": TanhNormal, "cut": CutNormal, "clipped": ClippedNormal}
 
 
 class Dream(NamedTuple):
@@ -72,7 +70,7 @@ class Behaviour:
     def __init__(self, features: int, actions: int, version: Version, size: Size, gamma: float, rng: torch.Generator) -> None:
         self.version, self.numbers, self.actions = version, regression(version, size), ACTIONS[version.actions]()
         self.axes, self.gamma = actions, gamma
-        self.actor = MLP(features, size.units, size.layers, 2 * actions, version.style, rng, ACTOR_START if version.reinforce else 1.0)
+        self.actor = decider(features, actions, version, size, rng)
         self.critic = MLP(features, size.units, size.layers, self.numbers.outputs, version.style, rng, 0.0 if version.two_hot else 1.0)
         self.slow: nn.Module = self.critic if version.target == "self" else copy.deepcopy(self.critic)
         self.scale = targets.ReturnScale()

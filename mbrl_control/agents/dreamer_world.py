@@ -8,13 +8,14 @@ import torch
 from torch import nn
 
 from mbrl_control.agents.base import TaskSpec
-from mbrl_control.agents.dreamer_versions import Size, Version
 from mbrl_control.data.replay import SequenceBatch
 from mbrl_control.models import encoders
-from mbrl_control.models.latents import Categorical, Gaussian, Latent, divergence_loss
+from mbrl_control.models.latents import divergence_loss
 from mbrl_control.models.layers import MLP
-from mbrl_control.models.rssm import RSSM, Filtered
+from mbrl_control.models.rssm import Filtered
 from mbrl_control.policies import targets
+from mbrl_control.policies.dreamer import latent_dynamics, vector_encoder
+from mbrl_control.policies.dreamer_versions import Size, Version
 from mbrl_control.policies.heads import Regression, TwoHot, UnitNormal, chance_loss, vector_loss
 
 
@@ -48,16 +49,15 @@ class WorldModel(nn.Module):
     def __init__(self, task: TaskSpec, version: Version, size: Size, rng: torch.Generator) -> None:
         super().__init__()
         self.version, self.images, self.gamma = version, len(task.observation) == 3, version.gamma**task.repeat
-        latent: Latent = Categorical(size.groups, size.classes, version.unimix) if version.categorical else Gaussian(size.gaussian)
         style, activation = version.style, version.style.activation
         self.encoder: nn.Module
         if self.images:
             self.encoder = image = encoders.ImageEncoder(size.depth, activation, rng)
             embedding = image.size
         else:
-            self.encoder = vector = encoders.VectorEncoder(task.observation[0], size.units, size.layers, style, version.logarithmic, rng)
+            self.encoder = vector = vector_encoder(task.observation[0], version, size, rng)
             embedding = vector.size
-        self.rssm = RSSM(embedding, task.actions, size.memory, size.hidden, latent, style, version.gates, rng)
+        self.rssm = latent_dynamics(embedding, task.actions, version, size, rng)
         features = self.rssm.features
         self.decoder: nn.Module = (
             encoders.ImageDecoder(features, size.depth, activation, rng) if self.images

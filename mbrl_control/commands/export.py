@@ -11,7 +11,7 @@ from mbrl_control.commands.options import Json, console
 
 
 def export(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="folder of `mbrl agent sac` or `mbpo` on --task robot:NAME")],
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="folder of `mbrl agent sac`, `mbpo` or `dreamer` on --task robot:NAME")],
     out: Annotated[Path, typer.Option("--out", "-o", help="folder to make")],
     json_path: Json = None,
 ) -> None:
@@ -22,7 +22,8 @@ def export(
     if json_path is not None:
         report.save(made, json_path)
     console.print(f"policy of {made['agent']} after {made['steps']} steps on {made['task']}; in the robot's YAML:", highlight=False)
-    console.print(f"policies: [{{kind: learned, options: {{path: {out.absolute()}}}, rows: 2, value: true}}]", highlight=False,
+    value = ", value: true" if made["value"] else ""
+    console.print(f"policies: [{{kind: learned, options: {{path: {out.absolute()}}}, rows: 2{value}}}]", highlight=False,
                   markup=False, soft_wrap=True)
 
 

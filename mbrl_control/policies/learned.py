@@ -7,7 +7,7 @@ import itertools
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
@@ -17,11 +17,16 @@ from mbrl_control import parts
 from mbrl_control.errors import SnapshotError, UserError
 from mbrl_control.policies.actor import TanhGaussian
 from mbrl_control.policies.critics import Critics
+from mbrl_control.policies.dreamer import DreamerPolicy
+from mbrl_control.policies.dreamer import Options as DreamerOptions
 from mbrl_control.policies.flat import fitting
 from mbrl_control.policies.mbpo import MbpoPolicy
 from mbrl_control.policies.view import View, matters
 from mbrl_control.robot import RobotSpec
 from mbrl_control.store import snapshot
+
+SAME_S = 1e-6
+"""Times that differ by less are the same."""
 
 KIND = "policy"
 """Of the snapshots that `write` makes."""
@@ -55,6 +60,25 @@ class Networks:
     discount: Annotated[float, Field(ge=0, lt=1)] = 0.5
 
 
+@dataclass(frozen=True)
+class Recurrent:
+    """An exported Dreamer, as its manifest has it.
+
+    Attributes:
+        version: of Dreamer.
+        size: of the networks.
+        step_s: seconds between its decisions, and the step of its own model.
+    """
+
+    version: Literal["v1", "v2", "v3"] = "v3"
+    size: Literal["small", "size1m"] = "small"
+    step_s: Annotated[float, Field(gt=0, le=10)] = 0.05
+
+
+SECTIONS: dict[type, str] = {Networks: "networks", Recurrent: "recurrent"}
+"""Where a manifest has them."""
+
+
 def fingerprint(spec: RobotSpec) -> str:
     """Hash of what a policy depends on: signals, limits and the cost. Not of the model nor of its step: the same policy serves all."""
     seen = [[s.name, s.unit, s.wraps, bool(m)] for s, m in zip(spec.state, matters(spec), strict=True)]
@@ -62,29 +86,30 @@ def fingerprint(spec: RobotSpec) -> str:
     return hashlib.sha256(json.dumps(keep, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def write(folder: Path, spec: RobotSpec, networks: Networks, arrays: dict[str, np.ndarray], steps: int, figures: dict[str, Any]) -> None:
+def write(folder: Path, spec: RobotSpec, networks: Networks | Recurrent, arrays: dict[str, np.ndarray], steps: int,
+          figures: dict[str, Any]) -> None:
     """Write a policy: safetensors and a manifest, whole or not at all.
 
     Args:
         folder: that is made.
         spec: the robot.
-        networks: sizes and discount.
-        arrays: as `LearnedPolicy.arrays` gives them; `unit` is that of a second: what the critics' 1 is in cost times seconds.
+        networks: what the arrays are of.
+        arrays: as the policy's `arrays` gives them; `unit` is that of a second: what the critics' 1 is in cost times seconds.
         steps: that it has learned from.
         figures: where it comes from, JSON values.
 
     Raises:
         SnapshotError: the folder is there already, or a number is not finite.
     """
-    found = {**figures, "networks": json.loads(json.dumps(asdict(networks)))}
+    found = {**figures, SECTIONS[type(networks)]: json.loads(json.dumps(asdict(networks)))}
     snapshot.write(folder, snapshot.Snapshot(KIND, fingerprint(spec), steps, arrays, found))
 
 
-def build(spec: RobotSpec, options: Options) -> LearnedPolicy:
+def build(spec: RobotSpec, options: Options) -> LearnedPolicy | LearnedDreamer:
     """The policy in a folder.
 
     Raises:
-        UserError: no folder is named.
+        UserError: no folder is named, or it holds a Dreamer of another step than the robot's model.
         SnapshotError: it is not there, damaged, no policy, or of another robot.
     """
     if not options.path:
@@ -96,12 +121,31 @@ def build(spec: RobotSpec, options: Options) -> LearnedPolicy:
     if found.spec_hash != (mine := fingerprint(spec)):
         raise SnapshotError(f"{folder}: a policy for another robot or cost (hash {found.spec_hash}, '{spec.name}' has {mine}); "
                             "let it learn on this robot's YAML")
-    given = found.figures.get("networks")
+    if (given := found.figures.get(SECTIONS[Recurrent])) is not None:
+        return _dreamer(spec, folder, given, found.weights)
+    given = found.figures.get(SECTIONS[Networks])
     networks = parts.fill(Networks, f"{folder}: networks", given if isinstance(given, dict) else {"networks": given})
     made = LearnedPolicy(spec, networks, found.weights)
     made.load(found.weights)
     made.unit /= spec.model_dt
     return made
+
+
+def _dreamer(spec: RobotSpec, folder: Path, given: Any, weights: dict[str, np.ndarray]) -> LearnedDreamer:
+    who = f"{folder}: {SECTIONS[Recurrent]}"
+    recurrent = parts.fill(Recurrent, who, given if isinstance(given, dict) else {SECTIONS[Recurrent]: given})
+    if abs(recurrent.step_s - spec.model_dt) > SAME_S:
+        raise UserError(f"{folder}: a Dreamer that decides each {recurrent.step_s:g} s imagines in such steps, and plans of '{spec.name}' "
+                        f"have steps of {spec.model_dt:g} s; let it learn with --repeat {max(1, round(spec.model_dt / spec.tick_s))}")
+    made = LearnedDreamer(spec, DreamerOptions(recurrent.version, recurrent.size))
+    made.load(weights)
+    return made
+
+
+class LearnedDreamer(DreamerPolicy):
+    """As `LearnedPolicy`, with a latent state: see `mbrl_control.policies.base.LatentPolicy`."""
+
+    fixed, kind = True, "learned"
 
 
 class LearnedPolicy(MbpoPolicy):

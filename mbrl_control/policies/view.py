@@ -14,6 +14,9 @@ from mbrl_control.robot import RobotSpec
 LEAST = 1e-6
 """A number that varies less than this is left as it is."""
 
+LEAST_UNIT = 1e-3
+"""Of rewards: what costs almost nothing is not blown up."""
+
 
 def matters(spec: RobotSpec) -> np.ndarray:
     """[S] bool: the signals that a policy needs: all but those that neither the model nor the cost looks at, as how far a runner has come.

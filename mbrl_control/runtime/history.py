@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from mbrl_control.data.sequences import Sequences, Trace
@@ -57,6 +59,23 @@ class History:
     def latest(self) -> Sequences:
         """The model step that ends with the newest state; none when it is not known."""
         return self._known(self._time[-1:] - self.spec.model_dt, 1)
+
+    def leading_to(self, time: float, state: np.ndarray, steps: int) -> Sequences:
+        """The model steps that end in a state to come, as one stretch of at most `steps`; none where not even one is known.
+
+        Args:
+            time: of that state, s; not before the newest one known.
+            state: [S] as predicted.
+            steps: at most.
+        """
+        dt, known, count = self.spec.model_dt, self._time < time - 1e-9, 0
+        times = np.append(self._time[known], time)
+        if len(self._sent_time):
+            jumps = np.flatnonzero(np.diff(times[:-1]) > self._rough)
+            first = max(times[jumps[-1] + 1 if len(jumps) else 0], self._sent_time[0] + self._reach)
+            count = max(0, min(steps, math.floor((time - first) / dt + 1e-6)))
+        trace = Trace(times, np.vstack([self._state[known], state]), self._sent_time, self._sent)
+        return trace.stretches(np.full(min(1, count), time - count * dt), count, self.spec)
 
     def stretches(self, steps: int, count: int) -> Sequences:
         """At most `count` stretches of `steps` model steps, spread evenly over what is known."""

@@ -71,13 +71,13 @@ class PlannerCore:
         build = parts.find("models", spec.model.kind).build
         self.model: LearnedModel = build(spec, options)
         self.planner = planning.build(spec, self.model, costs.build(spec), seed)
-        self.behaviours = Behaviours(spec, self.planner, self.model)
+        self._watch = ModelWatch(spec)
+        self.behaviours = Behaviours(spec, self.planner, self.model, self._watch.history)
         self.previous: Plan | None = None
         self.limits: Limits | None = None
         self.swaps = Swaps()
         self._learned = hasattr(self.model, "load")
         self._spare: LearnedModel = build(spec, options) if self._learned else self.model
-        self._watch = ModelWatch(spec)
         self._refused: set[int] = set()
         self._invalid = 0
         self._wrong_until = -math.inf
@@ -152,11 +152,19 @@ class PlannerCore:
         request = PlanRequest(0, np.zeros(self.spec.state_dim), 0.0, self.spec.tick_s, np.zeros(0), np.zeros((0, self.spec.action_dim)))
         return max(self.planner.plan(request).latency_s for _ in range(rounds))
 
+    def see(self, request: PlanRequest) -> None:
+        """Take in what a request tells of what has happened; `plan` does so itself."""
+        self._watch.see(request)
+
+    def forget(self) -> None:
+        """Know nothing of what has happened, as at the start."""
+        self._watch.history.clear()
+
     def plan(self, request: PlanRequest, budget_s: float | None = None, iterations: int | None = None) -> tuple[Plan, int]:
         """A plan and the number of the plan that it started from; the arguments are those of the planner."""
         begin = self.planner.clock()
         before = self.previous.seq if self.previous is not None else -1
-        self._watch.see(request)
+        self.see(request)
         evidence = self._watch.evidence(self.model, self.limits)
         if evidence is not None:
             self._distrust(request, f"{WRONG_RUN} model steps in a row were wrong beyond the limits of its validation",

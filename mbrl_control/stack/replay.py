@@ -99,7 +99,13 @@ def replay(run_dir: Path, limit: int | None = None) -> Outcome:
     chosen = logged if limit is None else [logged[i] for i in np.unique(np.linspace(0, len(logged) - 1, limit).astype(int))]
     identical = skipped = 0
     worst, first = 0.0, None
-    for record in sorted(chosen, key=lambda r: r.plan.seq):
+    wanted = {r.plan.seq for r in chosen}
+    for record in sorted(logged, key=lambda r: r.plan.seq):
+        if record.previous_seq < 0:  # a new planner, which had seen nothing
+            core.forget()
+        core.see(record.request)  # also of plans that are not made again: policies may look at what has happened
+        if record.plan.seq not in wanted:
+            continue
         again = _again(core, record, by_seq)
         if again is None:
             skipped += 1

@@ -19,11 +19,15 @@ MOST_DUE_S = 10.0
 """Updates that a refit catches up with, in seconds of data: after refusals or a long pause the next must not take minutes."""
 
 
-class Learner(Protocol):
-    """A policy that learns on a robot's model; built by `mbrl_control.training.learn_<kind>`."""
+Stretches = Callable[[int], Sequences]
+"""A robot's data in overlapping stretches of so many model steps."""
 
-    def improve(self, model: Model, data: Sequences, updates: int, progress: Callable[[], None]) -> dict[str, float]:
-        """So many gradient steps on a model that was just fitted to data; figures."""
+
+class Learner(Protocol):
+    """A policy that learns beside a robot's model; built by `mbrl_control.training.learn_<kind>`."""
+
+    def improve(self, model: Model, stretches: Stretches, updates: int, progress: Callable[[], None]) -> dict[str, float]:
+        """So many gradient steps, on a model that was just fitted or on the data; figures."""
         ...
 
     def arrays(self) -> dict[str, np.ndarray]:
@@ -60,23 +64,24 @@ class Beside:
         made: Learner = parts.find("training", _learner(policy)).build(self.spec, options, self.seed)
         return made
 
-    def improve(self, model: Model, data: Sequences, until: float, progress: Callable[[], None]) -> dict[str, float]:
+    def improve(self, model: Model, stretches: Stretches, since: float, until: float, progress: Callable[[], None]) -> dict[str, float]:
         """The updates that are due; what they ruined begins anew. Figures by `<kind>_<figure>`, finite ones.
 
         Args:
             model: just fitted.
-            data: what it was fitted to.
+            stretches: the data.
+            since: time of the oldest of it, s.
             until: time of the newest of it, s.
             progress: called after each update.
         """
         figures: dict[str, float] = {}
         for n, (spec, learner) in enumerate(zip(self.specs, self.learners, strict=True)):
-            begin = max(self._until[n], float(data.start.min()), until - MOST_DUE_S)
+            begin = max(self._until[n], since, until - MOST_DUE_S)
             self._due[n] += spec.updates_per_s * max(0.0, until - begin)
             self._until[n] = until
             updates = int(self._due[n])
             self._due[n] -= updates
-            found = {**learner.improve(model, data, updates, progress), "updates": float(updates)}
+            found = {**learner.improve(model, stretches, updates, progress), "updates": float(updates)}
             if not all(np.isfinite(array).all() for array in learner.arrays().values()):
                 self.learners[n] = self._build(spec)
             figures |= {f"{spec.kind}_{name}": value for name, value in found.items() if math.isfinite(value)}

@@ -17,9 +17,9 @@ from mbrl_control.models.sampling import sampled_step
 from mbrl_control.planning.actions import ActionSpace
 from mbrl_control.policies.mbpo import MbpoPolicy, Options
 from mbrl_control.policies.sac import Sac
+from mbrl_control.policies.view import LEAST_UNIT
 from mbrl_control.robot import RobotSpec
-
-LEAST_UNIT = 1e-3
+from mbrl_control.training.beside import Stretches
 
 
 def build(spec: RobotSpec, options: Options, seed: int) -> MbpoLearner:
@@ -45,17 +45,17 @@ class MbpoLearner:
         self.pool = Pool(options.retain)
         self._measured = False
 
-    def improve(self, model: Model, data: Sequences, updates: int, progress: Callable[[], None]) -> dict[str, float]:
+    def improve(self, model: Model, stretches: Stretches, updates: int, progress: Callable[[], None]) -> dict[str, float]:
         """New branches on the newest model, then gradient steps. Figures of the last step.
 
         Args:
             model: just fitted.
-            data: what it was fitted to.
+            stretches: the data in stretches of so many model steps.
             updates: gradient steps.
             progress: called after each.
         """
         o = self.options
-        real = self._real(data)
+        real = self._real(stretches(1))
         if not self._measured:
             # Once: values learned in one unit mean something else in another.
             self.policy.view.measure(real.observation)

@@ -139,6 +139,10 @@ class Trainer:
             held.append(data.select(first_held & (first == last)))
         return Sequences.join(train), Sequences.join(held)
 
+    def _stretches(self, steps: int) -> Sequences:
+        """All the data in stretches of so many model steps: policies are not judged by data that is held out."""
+        return Sequences.join(within_range(sequences(episode, self.spec, steps), self.spec) for episode in self.episodes)
+
     def _judges(self, train: Sequences, held: Sequences) -> float | list[Sequences]:
         """What a refit chooses its weights by: held-out data, and beside it the newest, although it trains on that.
 
@@ -191,7 +195,7 @@ class Trainer:
         elif not score > trainer.gate_ratio * incumbent and (judged or not self._given):
             figures = {**figures, "gate_score": score, "gate_incumbent": incumbent, "transitions": len(train)}
             figures = {name: value for name, value in figures.items() if math.isfinite(value)}
-            figures |= self.beside.improve(self.model, train, self._seen_until, self._progress)
+            figures |= self.beside.improve(self.model, self._stretches, float(train.start.min()), self._seen_until, self._progress)
             figures |= {limits.FIGURE: self._limits(snapshot, Sequences.join([train, validation])).figures()}
             snapshot = self.store.publish(replace(snapshot, figures=figures, behaviour=self.beside.arrays()))
             self._incumbent.load(snapshot)

@@ -97,3 +97,34 @@ def test_a_state_that_came_twice_counts_once():
         history.add(request)
         history.add(request)
     assert len(history.stretches(1, 100)) == 18
+
+
+@pytest.mark.parametrize("spec", [spec_of(), DELAYED], ids=["prompt", "delayed"])
+def test_steps_that_lead_to_a_state_to_come_are_those_that_the_log_will_hold(spec):
+    history, cart = History(spec, 100.0), Cart()
+    requests = [cart.request() for _ in range(61)]
+    for request in requests[:60]:
+        history.add(request)
+    to_come = requests[60]
+    found = history.leading_to(to_come.state_time, to_come.state, 5)
+    episode = logged(requests, cart)
+    wanted = sequences(Episode(episode.time, episode.state, np.append(episode.action[:-1], [[9.0]], axis=0)), spec, 5)  # the last: expected
+    np.testing.assert_allclose(found.start, wanted.start[-1:], atol=1e-9)
+    np.testing.assert_allclose(found.state, wanted.state[-1:], atol=1e-9)
+    np.testing.assert_allclose(found.action, wanted.action[-1:], atol=1e-9)
+
+
+def test_so_many_steps_lead_to_a_state_as_are_known():
+    state, spec = np.array([1.0, 2.0]), spec_of()
+    assert not len(History(spec, 10.0).leading_to(1.0, state, 8)), "nothing is known"
+    lengths = []
+    for count in (1, 2, 3, 5, 60):
+        history, cart = History(spec, 10.0), Cart()
+        for _ in range(count):
+            history.add(cart.request())
+        found = history.leading_to(cart.now, state, 8)
+        lengths.append(found.action.shape[1] if len(found) else 0)
+        assert not len(found) or found.state[0, -1].tolist() == [1.0, 2.0]
+    assert lengths == [0, 1, 1, 2, 8], "a model step is two ticks"
+    history = fed(spec, 60, skip=(55,))[0]
+    assert history.leading_to(60 * 0.02, state, 8).action.shape[1] == 2, "since the request that did not come"
