@@ -15,9 +15,10 @@ from mbrl_calibration import multisine as sines
 from mbrl_calibration.information import Information, information
 from mbrl_calibration.mechanism import Mechanism
 from mbrl_calibration.nominal_plant import NominalPlant
-from mbrl_calibration.playing import Course, Plant, Played, Region, play, region
+from mbrl_calibration.playing import Plant, Played, play, region
 from mbrl_control.errors import UserError
 from mbrl_control.robot import RobotSpec, wrap_angle
+from mbrl_control.runtime.course import Course, Region
 from mbrl_control.runtime.safety import SafetyFilter
 
 Kind = Literal["multisine", "fourier"]

@@ -1,4 +1,4 @@
-"""`mbrl excite`: designs a motion that tells most about a robot, plays it in simulation and records it."""
+"""`mbrl excite`: designs a motion that tells most about a robot, tries it in simulation, plays it there or on the robot, and records it."""
 
 from __future__ import annotations
 
@@ -24,6 +24,8 @@ if TYPE_CHECKING:  # these import CasADi and MuJoCo, which --help must not wait 
     from mbrl_calibration.playing import Played
 
 KINDS = ("multisine", "fourier")
+PLACES = ("simulation", "twin", "robot")
+COURSE = "course.safetensors"
 
 
 def excite(
@@ -34,10 +36,12 @@ def excite(
     band: Annotated[str, typer.Option(help="lowest and highest frequency, Hz, e.g. 0.2,4; by default from the model step")] = "",
     change: Annotated[list[str] | None, typer.Option(help="play on a robot that differs from what the design knows, e.g. "
                                                           "mass:pole*1.3; may be given again")] = None,
+    on: Annotated[str, typer.Option("--on", help="where it is played: in simulation; or, after a trial there, over ROS 2 topics in real "
+                                                 "time on the robot's simulated twin, or on the robot itself")] = "simulation",
     seed: Seed = 0,
     json_path: Json = None,
 ) -> None:
-    """Design an excitation within limits, play it on the simulated robot through its safety filter, and record a bag for calibration.
+    """Design an excitation within limits, play it through the robot's safety filter, and record a bag for calibration.
 
     Exit status 1 when it had to be stopped because the robot left where it may be.
     """
@@ -48,7 +52,11 @@ def excite(
     base = None if robot_name in robot.shipped() else Path(robot_name).parent
     if kind not in KINDS:
         raise UserError(f"--kind '{kind}' is not known{nearest(kind, list(KINDS))}")
+    if on not in PLACES:
+        raise UserError(f"--on '{on}' is not known{nearest(on, list(PLACES))}; it is one of {', '.join(PLACES)}")
     limits, changes = _band(band), dict(_change(text) for text in change or [])
+    if changes and on != "simulation":
+        raise UserError(f"--change changes the robot in simulation only, and --on is '{on}'; leave one of them out")
     if out.exists():
         raise UserError(f"{out} exists already; recordings are never overwritten, name a new folder with -o")
     partial = out.with_name(f".{out.name}.tmp")
@@ -56,17 +64,49 @@ def excite(
     partial.mkdir(parents=True)
     try:
         figures = _run(spec, base, (seconds, kind, limits, changes, seed), partial)
-        shutil.copyfile(robot.shipped().get(robot_name, Path(robot_name)), partial / "robot.yaml")
-        figures |= {"command": f"mbrl excite {robot_name} --seconds {seconds:g} --kind {kind} --seed {seed}",
+        if on != "simulation":
+            _require_trial(figures)
+            figures |= _live(robot_name, partial / COURSE, out, seed, on)
+        figures |= {"command": f"mbrl excite {robot_name} --seconds {seconds:g} --kind {kind} --on {on} --seed {seed}", "on": on,
                     "wall_s": time.monotonic() - begin}
         save(figures, partial / "excitation.json")
-        partial.rename(out)
+        if on == "simulation":
+            shutil.copyfile(robot.shipped().get(robot_name, Path(robot_name)), partial / "robot.yaml")
+            partial.rename(out)
+        else:
+            for name in (COURSE, "excitation.json"):
+                shutil.move(partial / name, out / name)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     if json_path is not None:
         save(figures, json_path)
     _tell(figures, out)
     raise typer.Exit(1 if figures["stopped"] else 0)
+
+
+def _require_trial(figures: dict[str, Any]) -> None:
+    """Refuse to move a robot as its simulation could not be moved.
+
+    Raises:
+        UserError: why.
+    """
+    if figures["stopped"]:
+        raise UserError(f"not played on the robot, for in simulation it had to be broken off: {figures['stopped']}")
+
+
+def _live(robot_name: str, course: Path, out: Path, seed: int, on: str) -> dict[str, Any]:
+    from mbrl_calibration.excite_live import play_live  # noqa: PLC0415
+    from mbrl_control import screen  # noqa: PLC0415
+    from mbrl_control.stack.live_run import LiveSettings  # noqa: PLC0415
+
+    screen.detach()
+    settings = LiveSettings(robot_name, out.absolute(), 1e9, seed, sim=on == "twin", train=False, course=course.absolute())
+    with Progress(SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), console=console,
+                  transient=True) as bar:
+        task = bar.add_task(f"playing on the {on}", total=None)
+        return play_live(settings, f"mbrl excite {robot_name} --on {on}",
+                         lambda done, total: bar.update(task, completed=done, total=total),
+                         lambda sentence: console.print(f"warning: {sentence}", highlight=False, markup=False))
 
 
 def _band(text: str) -> tuple[float, float] | None:
@@ -124,6 +164,7 @@ def _run(spec: RobotSpec, base: Path | None, asked: tuple[float, str, tuple[floa
 
     from mbrl_calibration import excitation, excite_bag, excite_picture  # noqa: PLC0415
     from mbrl_calibration.playing import play, region  # noqa: PLC0415
+    from mbrl_control.runtime.course import write  # noqa: PLC0415
     from mbrl_control.runtime.safety import SafetyFilter  # noqa: PLC0415
 
     seconds, kind, band, changes, seed = asked
@@ -143,6 +184,7 @@ def _run(spec: RobotSpec, base: Path | None, asked: tuple[float, str, tuple[floa
         played = play(spec, plant, found.course, SafetyFilter(spec, base), region(spec, plant),
                       lambda k: bar.update(task, completed=k + 1))
         bar.update(task, description="recording", total=None)
+        write(folder / COURSE, spec, found.course, region(spec, plant))
         excite_bag.write(spec, played, excite_bag.efforts(spec, known, played), folder / "bag")
         excite_picture.draw(spec, played, region(spec, plant), folder / "picture.png",
                             f"{spec.title or spec.name}: {kind}, {seconds:g} s, seed {seed}")

@@ -12,8 +12,9 @@ import numpy as np
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 
-from mbrl_calibration.playing import Played, Region
+from mbrl_calibration.playing import Played
 from mbrl_control.robot import RobotSpec, wrap_angle
+from mbrl_control.runtime.course import Region
 
 COLOURS = ("#1f6f8b", "#d1603d", "#6a8d3a", "#8a5a9e", "#b08900", "#4d4d4d", "#c0508f")
 

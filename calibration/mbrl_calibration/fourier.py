@@ -15,8 +15,8 @@ from mbrl_calibration.information import Gauge, log_det
 from mbrl_calibration.mechanism import Mechanism
 from mbrl_calibration.multisine import window
 from mbrl_calibration.nominal_plant import substeps
-from mbrl_calibration.playing import Region
 from mbrl_control.robot import RobotSpec, wrap_angle
+from mbrl_control.runtime.course import Region
 
 Array = np.ndarray
 HARMONICS = 6

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from mbrl_control.robot import RobotSpec, wrap_angle
+from mbrl_control.runtime.course import Course, Region
 from mbrl_control.runtime.safety import SafetyFilter
 
 STOPPING_S = 1.0
@@ -30,57 +31,6 @@ class Plant(Protocol):
     def step(self, command: np.ndarray, dt: float) -> np.ndarray:
         """Hold a command [A] for dt seconds; gives the state [S]."""
         ...
-
-
-@dataclass(frozen=True)
-class Course:
-    """Commands over time, with feedback that keeps the robot near a reference: command + gain (reference - state).
-
-    Attributes:
-        command: [T, A] one a tick.
-        reference: [T, S].
-        gain: [A, S]; 0 in an open loop.
-    """
-
-    command: np.ndarray
-    reference: np.ndarray
-    gain: np.ndarray
-
-    @property
-    def closed(self) -> bool:
-        """Whether there is feedback."""
-        return bool(self.gain.any())
-
-    def wanted(self, tick: int, state: np.ndarray, wraps: np.ndarray) -> np.ndarray:
-        """[A] for a state [S]; angles that wrap [S] are compared around the circle."""
-        gap = self.reference[tick] - state
-        return np.asarray(self.command[tick] + self.gain @ np.where(wraps, wrap_angle(gap), gap))
-
-
-@dataclass(frozen=True)
-class Region:
-    """Where the state may be: [S] lower and upper ends, infinite where there is none; angles that wrap within [-pi, pi)."""
-
-    low: np.ndarray
-    high: np.ndarray
-    wraps: np.ndarray
-
-    @property
-    def bounded(self) -> bool:
-        """Whether there is any end."""
-        return bool(np.isfinite(self.low).any())
-
-    @property
-    def box(self) -> tuple[np.ndarray, np.ndarray]:
-        """[S] middle and [S] half width; 0 and infinite where there is no end."""
-        ends = np.isfinite(self.low)
-        low, high = np.where(ends, self.low, 0.0), np.where(ends, self.high, 0.0)
-        return (low + high) / 2, np.where(ends, (high - low) / 2, np.inf)
-
-    def used(self, state: np.ndarray) -> np.ndarray:
-        """[..., S] share of the way from the middle to the end that a state [..., S] is at; 0 where there is no end."""
-        middle, half = self.box
-        return np.asarray(np.abs(np.where(self.wraps, wrap_angle(state), state) - middle) / half)
 
 
 def region(spec: RobotSpec, plant: Any = None) -> Region:

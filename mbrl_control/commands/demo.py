@@ -148,7 +148,7 @@ def run_live(settings: LiveSettings, command: str, prepared: Prepared | None = N
 
     screen.detach()
     ready = prepared or live_run.prepare(settings)
-    if warning := ready.fit.demand():
+    if ready.fit is not None and (warning := ready.fit.demand()):
         console.print(f"warning: {warning}", highlight=False, markup=False)
     with Live(console=console, refresh_per_second=4, transient=True) as shown:
 

@@ -12,6 +12,7 @@ import numpy as np
 from mbrl_control.planning.plan import Plan, PlanRequest
 from mbrl_control.robot import RobotSpec
 from mbrl_control.runtime import supervisor
+from mbrl_control.runtime.course import Player
 from mbrl_control.runtime.excitation import excitation
 from mbrl_control.runtime.faults import Mode, mask
 from mbrl_control.runtime.layout import HISTORY_S
@@ -86,6 +87,7 @@ class Controller:
         seed: of the excitation.
         lead_s: expected time from request to plan at first; later the measured one is used.
         base: folder of the robot's YAML, for the nominal model of its safety filter.
+        player: of a course that is played instead of plans; then none are asked for.
 
     Attributes:
         reused: plan periods, since reset, in which no new plan arrived and the last one was used on.
@@ -96,8 +98,9 @@ class Controller:
         UserError: the safety filter's nominal model does not fit the robot.
     """
 
-    def __init__(self, spec: RobotSpec, link: Link, seed: int, lead_s: float = 0.02, base: Path | None = None) -> None:
-        self.spec, self.link = spec, link
+    def __init__(self, spec: RobotSpec, link: Link, seed: int, lead_s: float = 0.02, base: Path | None = None,
+                 player: Player | None = None) -> None:
+        self.spec, self.link, self.player = spec, link, player
         self._noise = excitation(spec, EXCITATION_TICKS, np.random.default_rng([seed, 0xE8C1]))
         self._keep = max(4, math.ceil((HISTORY_S + float(spec.delays.max())) * spec.rate_hz))
         self._every = max(1, round(spec.rate_hz / spec.plan_hz))
@@ -147,6 +150,8 @@ class Controller:
         self._released = self._started = False
         self._unsafe, self._held = NO_FAULTS, None
         self.reused = 0
+        if self.player is not None:
+            self.player.begin()
 
     def release(self) -> None:
         """An operator asks to leave LATCHED; it is granted in the next tick if nothing asks for LATCHED any more."""
@@ -172,11 +177,13 @@ class Controller:
             self.state_time = now - 2 * self.spec.state_timeout_s
         age = now - self.state_time
         fresh = self.state is not None and age <= self.spec.state_timeout_s + EPSILON
-        wanted, base, plan, faults = self._intended(now, self._fresh_ticks, self.last)
         if self.state is None:
             wanted, base, plan, faults = self.last, Mode.STANDBY, None, NO_FAULTS
         else:
+            wanted, base, plan, faults = self._intended(now, self._fresh_ticks, self.last)
             self._start(self.state)
+            if self.player is not None:
+                wanted, base, plan, faults = self._played(self.player, self.state)
         self._supervise(base, faults | self._age_faults(age) | self._unsafe | self.outside, now)
         mode, trusted = self.supervision.mode, self.state if fresh else None
         if self.state is None:  # nothing is sent, so what the robot obeys does not change, whatever is wrong
@@ -184,6 +191,8 @@ class Controller:
         else:
             if mode >= Mode.BRAKE:
                 wanted = self._safe(mode, trusted)
+                if self.player is not None:
+                    self.player.stop()
             dt = now - self._last_time if self._last_time is not None else self.spec.tick_s
             filtered = self.safety.apply(wanted, self.last, trusted, min(dt, 2 * self.spec.tick_s))
         command, self._unsafe = filtered.command, filtered.faults
@@ -193,7 +202,7 @@ class Controller:
         if fresh and self._ticks % self._every == 0:
             self.reused += int(not self._arrived and plan is not None and mode in (Mode.ACTIVE, Mode.DEGRADED))
             self._arrived = False
-            if age <= self._old_s + EPSILON:  # no model is to be fed a state that was extrapolated far
+            if self.player is None and age <= self._old_s + EPSILON:  # no model is to be fed a state that was extrapolated far
                 self._ask(now)
         self._ticks += 1
         nan = math.nan
@@ -244,6 +253,11 @@ class Controller:
         if plan.faults:
             faults |= frozenset(plan.faults)
         return action, Mode.ACTIVE, plan, faults
+
+    def _played(self, player: Player, state: np.ndarray) -> tuple[np.ndarray, Mode, Plan | None, frozenset[str]]:
+        """As `_intended`, of a course."""
+        wanted = player.next(state)
+        return self.last if wanted is None else wanted, Mode.EXPLORE, None, player.faults
 
     def _outside(self) -> bool:
         """Whether the robot is where it should not be: plans failed to bring it back, so after a while excitation must."""

@@ -88,6 +88,10 @@ _ALL = (
     # Only told
     Fault("recorder_silent", Mode.ACTIVE, "the recorder gave no sign of life, was ended, and another records in its place",
           "see logs/recorder.log; look at the disk"),
+    # Courses
+    Fault("course_over", Mode.BRAKE, "the course is over", "nothing: the recording is complete if nothing else is told"),
+    Fault("course_left", Mode.BRAKE, "the robot left where it may be, so that its course was broken off",
+          "look at the limits and ranges in the robot's YAML, and whether its sim or nominal model is like it"),
 )
 
 FAULTS: dict[str, Fault] = {fault.code: fault for fault in _ALL}
@@ -98,7 +102,7 @@ _BITS = {code: 1 << place for place, code in enumerate(FAULTS)}
 MEANINGS = {
     Mode.INACTIVE: "not active: nothing is sent",
     Mode.STANDBY: "no state has arrived yet: check that the state topics are published and that their names match",
-    Mode.EXPLORE: "smooth random excitation: there is no model yet, or plans failed to bring the robot back into its range",
+    Mode.EXPLORE: "a course, or smooth random excitation: there is no model yet, or plans failed to bring the robot back into its range",
     Mode.ACTIVE: "following the newest plan",
     Mode.DEGRADED: "following the newest plan, with a fault",
     Mode.BRAKE: "safe action",

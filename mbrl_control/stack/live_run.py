@@ -33,7 +33,9 @@ from mbrl_control.store.store import ROLLED_BACK
 
 POLL_S = 0.25
 START_TIMEOUT_S = 60.0
-Watch = Callable[[RunLog], None]
+Watch = Callable[[RunLog], bool | None]
+"""Looks at what has been logged; True ends the run."""
+
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,7 @@ class LiveSettings:
         train: start the trainer.
         store: model store to start from; by default the run's own, empty one.
         sim_parameters: further parameters of the simulated robot.
+        course: file of a course to play instead of plans (`mbrl_control.runtime.course`); then nothing plans.
     """
 
     robot: str
@@ -59,6 +62,7 @@ class LiveSettings:
     train: bool = True
     store: Path | None = None
     sim_parameters: tuple[tuple[str, str], ...] = ()
+    course: Path | None = None
 
 
 def nodes(settings: LiveSettings) -> list[Node]:
@@ -73,7 +77,9 @@ def nodes(settings: LiveSettings) -> list[Node]:
         out.append(Node("trainer", "mbrl_control_ros.trainer_node", {**common, **folders}, heartbeat=True))
     if settings.sim:
         out.append(Node("sim", "mbrl_control_ros.sim_node", {**common, **dict(settings.sim_parameters)}))
-    out.append(Node("controller", "mbrl_control_ros.controller_node", {**common, **folders, "autostart": "true", "check_fit": "false"}))
+    course = {"course": str(settings.course)} if settings.course is not None else {}
+    out.append(Node("controller", "mbrl_control_ros.controller_node",
+                    {**common, **folders, "autostart": "true", "check_fit": "false", **course}))
     return out
 
 
@@ -89,11 +95,11 @@ class Prepared:
 
     Attributes:
         spec: the robot.
-        fit: what its planner takes.
+        fit: what its planner takes; None where nothing plans.
     """
 
     spec: RobotSpec
-    fit: Fit
+    fit: Fit | None
 
 
 def prepare(settings: LiveSettings) -> Prepared:
@@ -108,8 +114,9 @@ def prepare(settings: LiveSettings) -> Prepared:
     check_parts(spec)
     require_empty(settings.run_dir)
     require_ros()
-    fit = plan_timer.check(spec)
-    fit.demand()
+    fit = plan_timer.check(spec) if settings.course is None else None
+    if fit is not None:
+        fit.demand()
     sweep_dds()
     settings.run_dir.mkdir(parents=True, exist_ok=True)
     known = robot.shipped().get(settings.robot)
@@ -128,7 +135,7 @@ def run(settings: LiveSettings, command: str, watch: Watch | None = None, prepar
     Args:
         settings: see there.
         command: how the report names the run.
-        watch: called four times a second.
+        watch: called four times a second; where it gives True the run ends.
         prepared: what `prepare` gave, when it was called before.
         tell: called with a sentence for each thing that happens to a helper.
 
@@ -152,8 +159,8 @@ def run(settings: LiveSettings, command: str, watch: Watch | None = None, prepar
         span = RunSpan(settings.duration_s)
         while not ended and not span.over(reader.log.time[-1] if reader.log.time else None, time.monotonic()):
             log = reader.poll()
-            if watch is not None:
-                watch(log)
+            if watch is not None and watch(log):
+                break
             if not log.time and time.monotonic() - begin > START_TIMEOUT_S:
                 raise UserError(f"no command was recorded within {START_TIMEOUT_S:g} s; see the logs in {settings.run_dir / 'logs'}")
             ended = upkeep.look(time.monotonic(), log.time[-1] if log.time else 0.0)
@@ -166,8 +173,9 @@ def run(settings: LiveSettings, command: str, watch: Watch | None = None, prepar
         seen = machine.stop()
         signals(signal.SIG_DFL)
     return finish(spec, reader, settings, command, time.monotonic() - begin, seen, upkeep.fault_parts(),
-                  {"interrupted": interrupted, "plan_fit": asdict(ready.fit), "trainer_restarts": upkeep.restarts("trainer"),
-                   "recorder_restarts": upkeep.restarts("recorder"), "ended_early": {n: processes.last_words(n) for n in ended}},
+                  {"interrupted": interrupted, "plan_fit": asdict(ready.fit) if ready.fit is not None else None,
+                   "trainer_restarts": upkeep.restarts("trainer"), "recorder_restarts": upkeep.restarts("recorder"),
+                   "ended_early": {n: processes.last_words(n) for n in ended}},
                   refused_before)
 
 

@@ -8,6 +8,7 @@ import pytest
 from mbrl_calibration import excitation, fourier, information, mechanism, multisine, nominal_plant, playing
 from mbrl_control import robot
 from mbrl_control.errors import UserError
+from mbrl_control.runtime.course import Course
 from mbrl_control.runtime.safety import SafetyFilter
 from mbrl_sim.plant import MujocoPlant
 
@@ -109,7 +110,7 @@ def test_a_cart_is_held_on_its_rail_where_commands_alone_run_off():
         found = designed(spec, 20.0, seed=seed, plant=plant)
         assert found.course.closed
         assert found.predicted.stop is None
-        open_loop = playing.Course(found.course.command, found.course.reference, 0 * found.course.gain)
+        open_loop = Course(found.course.command, found.course.reference, 0 * found.course.gain)
         plant.place(found.start)
         alone = playing.play(spec, plant, open_loop, SafetyFilter(spec), playing.region(spec))
         stops.append(alone.stop and alone.stop.signal)
@@ -128,7 +129,7 @@ def test_playing_stops_at_once_where_the_robot_may_not_be():
     spec = robot.load("cartpole")
     plant = MujocoPlant(spec)
     full = np.ones((200, 1))
-    course = playing.Course(full, np.zeros((200, 4)), np.zeros((1, 4)))
+    course = Course(full, np.zeros((200, 4)), np.zeros((1, 4)))
     plant.place(np.array([0.0, np.pi, 0, 0]))
     played = playing.play(spec, plant, course, SafetyFilter(spec), playing.region(spec))
     at = round(played.stop.time * spec.rate_hz)
@@ -193,7 +194,7 @@ def test_an_optimised_series_tells_more_than_random_ones(name, seconds):
         for scale in excitation.SCALES:
             command, reference = problem.course(scale * shape)
             plant.place(start)
-            played = playing.play(spec, plant, playing.Course(command, reference, found.course.gain), SafetyFilter(spec), where)
+            played = playing.play(spec, plant, Course(command, reference, found.course.gain), SafetyFilter(spec), where)
             if played.stop is None and not played.limited:
                 chance.append(information.information(spec, m, played).log_det)
                 break

@@ -7,7 +7,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from mbrl_calibration import excite, excite_bag, playing, runs
+from mbrl_calibration import excite, excite_bag, excite_live, playing, runs
 from mbrl_control import robot
 from mbrl_control.errors import UserError
 
@@ -36,7 +36,7 @@ def test_a_bag_holds_what_was_commanded(tmp_path, name):
     at_most = (1 - np.array(list(figures["command_margin"].values()))) * spec.action_high
     np.testing.assert_allclose(np.abs(found.command).max(axis=0), at_most, rtol=1e-9)
     assert figures["stopped"] is None
-    assert {p.name for p in (tmp_path / "run").iterdir()} == {"bag", "robot.yaml", "excitation.json", "picture.png"}
+    assert {p.name for p in (tmp_path / "run").iterdir()} == {"bag", "robot.yaml", "excitation.json", "picture.png", "course.safetensors"}
     assert json.loads((tmp_path / "run" / "excitation.json").read_text())["seed"] == 1
 
 
@@ -116,3 +116,27 @@ def test_recordings_are_never_overwritten(tmp_path):
     (tmp_path / "run").mkdir()
     with pytest.raises(UserError, match="exists already"):
         run("pendulum", "-o", tmp_path / "run")
+
+
+def test_a_robot_is_not_moved_as_its_simulation_could_not_be(tmp_path):
+    with pytest.raises(UserError, match=r"not played on the robot.*stopped at 1 s"):
+        excite._require_trial({"stopped": "stopped at 1 s"})
+    excite._require_trial({"stopped": None})
+    with pytest.raises(UserError, match="--change changes the robot in simulation only"):
+        run("cartpole", "--on", "robot", "--change", "mass:pole*2", "-o", tmp_path / "run")
+    with pytest.raises(UserError, match=r"--on 'twins' is not known.*twin"):
+        run("cartpole", "--on", "twins", "-o", tmp_path / "run")
+    assert not list(tmp_path.iterdir())
+
+
+def test_why_a_live_course_was_broken_off():
+    fault = {"count": 3, "action": ""}
+    over = {**fault, "code": "course_over", "first_s": 3.0}
+    assert excite_live._stopped({"faults": [{**fault, "code": "BRAKE", "first_s": 3.0}, over]}) is None
+    left = {**fault, "code": "course_left", "first_s": 1.25}
+    assert "broken off at 1.25 s: the robot left" in excite_live._stopped({"faults": [left]})
+    stale = {**fault, "code": "state_stale", "first_s": 0.5}
+    assert excite_live._stopped({"faults": [over, stale]}) == "broken off at 0.50 s: the state is too old to act on (state_stale)"
+    told = {**fault, "code": "recorder_stopped", "first_s": 0.1}
+    assert excite_live._stopped({"faults": [told, over]}) is None
+    assert excite_live._stopped({"faults": [told]}) == "ended before the course was over"

@@ -28,7 +28,9 @@ from mbrl_control.robot import RobotSpec
 from mbrl_control.runtime.cadence import Cadence
 from mbrl_control.runtime.clock_check import ClockWatch
 from mbrl_control.runtime.controller import Controller, Decision
+from mbrl_control.runtime.course import Player, read
 from mbrl_control.runtime.faults import Mode
+from mbrl_control.runtime.no_planner import NoPlanner
 from mbrl_control.runtime.operator import OperatorWatch
 from mbrl_control.runtime.process_link import ProcessLink
 from mbrl_control.runtime.response import ResponseWatch
@@ -53,6 +55,7 @@ class Settings:
         anytime: the planner ends early when its time is up.
         use_stamps: the age of a state from its header stamp, not from its receipt.
         heartbeat_s: the operator's heartbeat may be silent for so long; 0: none is expected.
+        course: file of a course to play instead of plans; None for none.
     """
 
     robot: str
@@ -62,6 +65,7 @@ class Settings:
     anytime: bool
     use_stamps: bool
     heartbeat_s: float
+    course: Path | None = None
 
 
 class Loop:
@@ -76,7 +80,7 @@ class Loop:
         active: whether commands are sent.
 
     Raises:
-        UserError: the robot's YAML is wrong, or the nominal model of its safety filter does not fit.
+        UserError: the robot's YAML or the course is wrong, or the nominal model of its safety filter does not fit.
         OSError: the run's folder or the planner's process cannot be made. Nothing is left behind in either case.
     """
 
@@ -96,14 +100,15 @@ class Loop:
         self.figures = Figures(self.spec, node.get_name())
         logs = settings.run_dir / "logs"
         logs.mkdir(parents=True, exist_ok=True)
-        self.link = ProcessLink(settings.robot, self.spec, settings.store, settings.seed, logs / "planner.log",
-                                iterations_fixed=not settings.anytime)
+        player = Player(*read(settings.course, self.spec)) if settings.course is not None else None
+        self.link = NoPlanner() if player is not None else ProcessLink(settings.robot, self.spec, settings.store, settings.seed,
+                                                                       logs / "planner.log", iterations_fixed=not settings.anytime)
         self._subscriptions: list[Subscription[Any]] = []
         self._publishers: list[Publisher[Any]] = []
         self.cadence = Cadence(self.spec.tick_s)
         own = Path(settings.robot)
         try:
-            self.core = Controller(self.spec, self.link, settings.seed, base=own.parent if own.is_file() else None)
+            self.core = Controller(self.spec, self.link, settings.seed, base=own.parent if own.is_file() else None, player=player)
             self._open(states, simulated)
             self.link.start()
         except BaseException:  # or the next configure would find a second publisher: what is left of this one

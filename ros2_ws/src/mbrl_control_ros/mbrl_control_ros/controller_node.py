@@ -39,6 +39,7 @@ class ControllerNode(LifecycleNode):
         self.check_fit = parameters.flag(self, "check_fit", True, "configure fails when the planner cannot keep its rate on this machine")
         self.use_stamps = parameters.flag(self, "use_stamps", True, "age of a state from its header stamp; false: from its receipt")
         self.autostart = parameters.flag(self, "autostart", False, "configure at once, and activate with the first state")
+        self.course = parameters.text(self, "course", "file of a course to play instead of plans (`mbrl excite`); '' for none", default="")
         self.heartbeat_s = parameters.number(self, "heartbeat_timeout_s", 0.0, "latch when 'heartbeat' is silent for so long; 0: off")
         self._priority = parameters.integer(self, "realtime_priority", 40, "SCHED_FIFO priority of the tick; 0: leave as it is")
         self._cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
@@ -72,7 +73,8 @@ class ControllerNode(LifecycleNode):
             self._check_planner()
             run_dir = Path(self.run_dir)
             store = Path(self.store_dir) if self.store_dir else run_dir / "store"
-            settings = Settings(self.source, run_dir, store, self.seed, self.anytime, self.use_stamps, self.heartbeat_s)
+            settings = Settings(self.source, run_dir, store, self.seed, self.anytime, self.use_stamps, self.heartbeat_s,
+                                Path(self.course) if self.course else None)
             self.loop = Loop(self, settings, self._diagnostics.publish)
         except (UserError, OSError) as error:
             self.get_logger().error(f"cannot configure: {error}")
@@ -83,7 +85,7 @@ class ControllerNode(LifecycleNode):
     def _check_planner(self) -> None:
         """What the planner cannot do on this machine is told now, not found out while active."""
         robot.load(self.source)
-        if self.check_fit and (warning := assess_in_child(self.source).demand(self.anytime)):
+        if self.check_fit and not self.course and (warning := assess_in_child(self.source).demand(self.anytime)):
             self.get_logger().warning(warning)
 
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
