@@ -7,9 +7,12 @@ import shutil
 
 import numpy as np
 import pytest
+from carts import CART
 from rosbags.highlevel import AnyReader
 
+from mbrl_control import robot, strict_yaml
 from mbrl_control.data.black_box import BlackBox, BlackBoxOptions
+from mbrl_control.data.loading import load_episodes
 from mbrl_control.data.message_types import empty, standard_store
 
 KIND = "std_msgs/msg/Float64MultiArray"
@@ -115,3 +118,16 @@ def test_messages_of_a_type_that_nobody_knows_are_told_and_do_not_raise(run_dir)
     box.trigger("estop", 1)
     box.close(1)
     assert "no black box" in told[0]
+
+
+def test_a_run_is_read_without_its_black_boxes_and_a_box_by_itself(tmp_path):
+    """What was recorded must not count twice, once to fit to and once to be tested on."""
+    log = "time,x,v,u\n" + "".join(f"{0.02 * k},{k},0.0,0.0\n" for k in range(20))
+    spec = robot.validate(strict_yaml.parse(CART + "name: cart\n", "cart.yaml"))
+    box = tmp_path / "run" / "blackbox" / "001-estop"
+    for folder in (tmp_path / "run" / "bag", box):
+        folder.mkdir(parents=True)
+        (folder / "log.csv").write_text(log)
+    assert len(load_episodes(tmp_path / "run", spec)) == 1
+    assert len(load_episodes(box, spec)) == 1
+    assert len(load_episodes(tmp_path / "run" / "blackbox", spec)) == 1

@@ -13,6 +13,9 @@ from pathlib import Path
 from mbrl_control.data.mcap_bag import McapBag
 from mbrl_control.errors import DataError
 
+BOXES = "blackbox"
+"""Folder of them in a run's."""
+
 
 @dataclass(frozen=True)
 class BlackBoxOptions:
@@ -60,7 +63,7 @@ class BlackBox:
         self._bytes = 0
         self._trigger: tuple[str, int] | None = None
         self._writer: threading.Thread | None = None
-        self._count = len(list((run_dir / "blackbox").glob("*"))) if (run_dir / "blackbox").exists() else 0
+        self._count = len(list((run_dir / BOXES).glob("*"))) if (run_dir / BOXES).exists() else 0
 
     def keep(self, topic: str, kind: str, payload: bytes, receive_ns: int, publish_ns: int = 0) -> None:
         """Take a message into memory; never waits."""
@@ -98,7 +101,7 @@ class BlackBox:
             self._writer.join()
 
     def _write(self, number: int, reason: str, messages: list[_Message]) -> None:
-        folder = self.run_dir / "blackbox" / f"{number:03d}-{reason}"
+        folder = self.run_dir / BOXES / f"{number:03d}-{reason}"
         partial = folder.with_name(f".{folder.name}.tmp")
         try:
             if (free := shutil.disk_usage(self.run_dir).free) < self.options.min_free_bytes:

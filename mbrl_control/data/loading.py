@@ -7,6 +7,7 @@ from pathlib import Path
 
 from mbrl_control.data.bag_episodes import episodes_from_bag
 from mbrl_control.data.bag_files import STORAGE
+from mbrl_control.data.black_box import BOXES
 from mbrl_control.data.csv_log import episodes_from_csv
 from mbrl_control.data.episodes import Episode
 from mbrl_control.errors import DataError
@@ -51,9 +52,11 @@ def _load(path: Path, spec: RobotSpec, remap: Mapping[str, str] | None) -> list[
 
 
 def _logs(folder: Path) -> list[Path]:
-    """CSV files and bags in a folder and the folders inside it."""
+    """CSV files and bags in a folder and the folders inside it; what a run's black boxes hold is in its bag, and must not count twice."""
     out: list[Path] = []
     for path in sorted(folder.iterdir()):
+        if path.name == BOXES and (folder / "bag").is_dir():
+            continue
         if path.is_dir() and not ((path / "metadata.yaml").exists() or _is_split_bag(path)):
             out += _logs(path)
         elif path.is_dir() or _kind(path):
