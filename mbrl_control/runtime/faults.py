@@ -31,6 +31,7 @@ class Fault:
         sentence: what happened.
         action: what the operator should do.
         latch_s: after so long without a break it latches, s.
+        incident: it is no part of what was asked for, so that a black box is kept of it.
     """
 
     code: str
@@ -38,6 +39,7 @@ class Fault:
     sentence: str
     action: str
     latch_s: float = math.inf
+    incident: bool = True
 
 
 _ALL = (
@@ -89,7 +91,8 @@ _ALL = (
     Fault("recorder_silent", Mode.ACTIVE, "the recorder gave no sign of life, was ended, and another records in its place",
           "see logs/recorder.log; look at the disk"),
     # Courses
-    Fault("course_over", Mode.BRAKE, "the course is over", "nothing: the recording is complete if nothing else is told"),
+    Fault("course_over", Mode.BRAKE, "the course is over", "nothing: the recording is complete if nothing else is told",
+          incident=False),
     Fault("course_left", Mode.BRAKE, "the robot left where it may be, so that its course was broken off",
           "look at the limits and ranges in the robot's YAML, and whether its sim or nominal model is like it"),
 )

@@ -38,4 +38,5 @@ def test_a_course_is_played_over_topics_and_recorded(domain, tmp_path):
     np.testing.assert_allclose(commands, designed.command[: len(commands)], atol=1e-9)
     assert len(designed.command) - 5 <= len(found.time) <= len(designed.command) + 1.6 * spec.rate_hz, "and a second of the safe action"
     assert found.state.std(axis=0).min() > 1e-3
+    assert not (tmp_path / "run" / "blackbox").exists(), "the end of a course is no incident"
     assert {"bag", "report.json", "picture.png", "excitation.json", "robot.yaml"} <= {p.name for p in (tmp_path / "run").iterdir()}

@@ -123,7 +123,8 @@ class RecorderNode(Node):
         if decision is not None:
             if decision.mode >= Mode.BRAKE > self._mode:
                 severe = [code for code in codes(decision.faults) if FAULTS[code].mode >= Mode.BRAKE]
-                self.black_box.trigger(severe[0] if severe else decision.mode.name.lower(), now_ns)
+                if not severe or any(FAULTS[code].incident for code in severe):
+                    self.black_box.trigger(severe[0] if severe else decision.mode.name.lower(), now_ns)
             self._mode = decision.mode
         self.black_box.poll(now_ns)
 
