@@ -41,3 +41,10 @@ def test_the_profile_has_no_transport_but_loopback():
     assert participant.get("is_default_profile") == "true"
     assert participant.find(".//d:useBuiltinTransports", space).text == "false"
     assert {e.text for e in participant.iterfind(".//d:userTransports/d:transport_id", space)} == set(transports)
+
+
+def test_a_process_announces_itself_twice_a_second():
+    """Whoever missed another's answer at its start finds it then; a successor must not take longer than a second."""
+    parts = {element.tag.rpartition("}")[2]: element for element in ET.parse(LOOPBACK).getroot().iter()}
+    period = {child.tag.rpartition("}")[2]: int(child.text) for child in parts["leaseAnnouncement"]}
+    assert period["sec"] + 1e-9 * period["nanosec"] == 0.5
