@@ -73,3 +73,16 @@ class View:
         deviation = features.std(0, correction=0)
         self.mean.copy_(features.mean(0))
         self.inverse.copy_(torch.where(deviation > LEAST, 1 / deviation, torch.ones_like(deviation)))
+
+
+def settle(view: View, unit: torch.Tensor, states: torch.Tensor, rewards: torch.Tensor) -> None:
+    """Take the view's units and that of rewards from data. To be done once: what was learned in one unit means something else in another.
+
+    Args:
+        view: that is to see states [M, S] with mean 0 and deviation 1.
+        unit: [1] that is to be the mean size of rewards.
+        states: [M, S].
+        rewards: [...].
+    """
+    view.measure(states)
+    unit.fill_(max(LEAST_UNIT, float(rewards.abs().mean())))

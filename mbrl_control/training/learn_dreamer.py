@@ -17,7 +17,7 @@ from mbrl_control.models.base import Model
 from mbrl_control.planning.actions import ActionSpace
 from mbrl_control.policies.dreamer import REST, DreamerPolicy, Options, flat, take
 from mbrl_control.policies.flat import fitting
-from mbrl_control.policies.view import LEAST_UNIT
+from mbrl_control.policies.view import settle
 from mbrl_control.robot import RobotSpec
 from mbrl_control.training.beside import Stretches
 
@@ -80,9 +80,7 @@ class DreamerLearner:
         state, action = torch.as_tensor(data.state[:, 1:], dtype=torch.float32), torch.as_tensor(data.action, dtype=torch.float32)
         reward = -self.cost.stage(state, action)
         if not self._measured:
-            # Once: weights learned in one unit mean something else in another.
-            self.policy.view.measure(state.flatten(0, 1))
-            self.policy.unit.fill_(max(LEAST_UNIT, float(reward.abs().mean())))
+            settle(self.policy.view, self.policy.unit, state.flatten(0, 1), reward)
             self._measured = True
         first = torch.zeros(reward.shape)
         first[:, 0] = 1.0

@@ -17,7 +17,7 @@ from mbrl_control.models.sampling import sampled_step
 from mbrl_control.planning.actions import ActionSpace
 from mbrl_control.policies.mbpo import MbpoPolicy, Options
 from mbrl_control.policies.sac import Sac
-from mbrl_control.policies.view import LEAST_UNIT
+from mbrl_control.policies.view import settle
 from mbrl_control.robot import RobotSpec
 from mbrl_control.training.beside import Stretches
 
@@ -57,9 +57,7 @@ class MbpoLearner:
         o = self.options
         real = self._real(stretches(1))
         if not self._measured:
-            # Once: values learned in one unit mean something else in another.
-            self.policy.view.measure(real.observation)
-            self.policy.unit.fill_(max(LEAST_UNIT, float(real.reward.abs().mean())))
+            settle(self.policy.view, self.policy.unit, real.observation, real.reward)
             self._measured = True
         start = real.observation[torch.randint(len(real), (o.branches,), generator=self.sac.rng)]
         self.pool.add(self._seen(imagine(_Dream(self, model), _Eyes(self.policy), start, o.steps, None, self.sac.rng)))
