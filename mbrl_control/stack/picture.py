@@ -43,10 +43,16 @@ def _commands(axes: Axes, spec: RobotSpec, log: RunLog, time: np.ndarray) -> Non
     axes.set_ylabel("command")
 
 
+def moving_mean(values: np.ndarray, width: int) -> np.ndarray:
+    """[T] mean over `width` of the values [T] around each, T not below it; at both ends over those that there are."""
+    window = np.ones(width)
+    return np.asarray(np.convolve(values, window, mode="same") / np.convolve(np.ones(len(values)), window, mode="same"))
+
+
 def _cost(axes: Axes, spec: RobotSpec, log: RunLog, time: np.ndarray) -> None:
     cost = np.array(log.cost)
     width = max(1, round(0.5 * spec.rate_hz))
-    smooth = np.convolve(cost, np.ones(width) / width, mode="same") if len(cost) >= width else cost
+    smooth = moving_mean(cost, width) if len(cost) >= width else cost
     axes.plot(time, cost, color="#bbbbbb", lw=0.5)
     axes.plot(time, smooth, color=COLOURS[1], lw=1.4, label="stage cost (mean of 0.5 s)")
     for at, _ in log.swaps:
