@@ -177,8 +177,7 @@ class SamplingPlanner(ABC):
         stats = self._stats(found, summary, len(problem.fixed))
         if not math.isfinite(summary.cost):
             return self._fallback(request, previous, stats, done, begin)
-        idle = previous.idle if previous is not None else ()
-        return self._answer(request, problem, found, summary, stats, verdict, done, begin, idle)
+        return self._answer(request, problem, found, summary, stats, verdict, done, begin, idling.known(previous))
 
     def capture(self, carry_rows: int | None = None) -> None:
         """Do now what must not happen while the robot is controlled: warm up and, on a GPU, capture the graphs.
@@ -236,7 +235,7 @@ class SamplingPlanner(ABC):
         last = space.normal(torch.as_tensor(request.sent[-1], dtype=torch.float32)) if len(request.sent) else space.zero
         fixed = [rows[:1], last.expand(1, horizon, -1), space.zero.expand(1, horizon, -1)]
         names = ["nominal", "hold", "hold"]
-        idle = previous.idle if previous is not None else ()
+        idle = idling.known(previous)
         for n, source in enumerate(self.sources):
             if not idling.asked(idle, n, request.seq):
                 source.pass_over()

@@ -7,11 +7,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from mbrl_control.planning.plan import Plan
+
 AFTER, EVERY = 25, 16
 """A source is asked in vain in so many plans in a row before it idles; then in each so many-th plan, until it is of use again."""
 
 MOST = 63
 """Nothing is counted further."""
+
+
+def known(previous: Plan | None) -> tuple[int, ...]:
+    """`Plan.idle` of the plan before; nothing where there is none."""
+    return previous.idle if previous is not None else ()
 
 
 def asked(idle: Sequence[int], source: int, seq: int) -> bool:

@@ -75,14 +75,23 @@ class View:
         self.inverse.copy_(torch.where(deviation > LEAST, 1 / deviation, torch.ones_like(deviation)))
 
 
-def settle(view: View, unit: torch.Tensor, states: torch.Tensor, rewards: torch.Tensor) -> None:
-    """Take the view's units and that of rewards from data. To be done once: what was learned in one unit means something else in another.
+class Units:
+    """A view's units and that of rewards, taken from data once: what was learned in one unit means something else in another.
 
     Args:
-        view: that is to see states [M, S] with mean 0 and deviation 1.
+        view: that is to see states with mean 0 and deviation 1.
         unit: [1] that is to be the mean size of rewards.
-        states: [M, S].
-        rewards: [...].
+
+    Attributes:
+        settled: whether they have been taken; set it where they come from elsewhere.
     """
-    view.measure(states)
-    unit.fill_(max(LEAST_UNIT, float(rewards.abs().mean())))
+
+    def __init__(self, view: View, unit: torch.Tensor) -> None:
+        self.view, self.unit, self.settled = view, unit, False
+
+    def settle(self, states: torch.Tensor, rewards: torch.Tensor) -> None:
+        """Take them from states [M, S] and rewards [...], if that has not been done."""
+        if not self.settled:
+            self.view.measure(states)
+            self.unit.fill_(max(LEAST_UNIT, float(rewards.abs().mean())))
+            self.settled = True

@@ -180,10 +180,10 @@ class Controller:
         if self.state is None:
             wanted, base, plan, faults = self.last, Mode.STANDBY, None, NO_FAULTS
         else:
-            wanted, base, plan, faults = self._intended(now, self._fresh_ticks, self.last)
+            before = self.last
             self._start(self.state)
-            if self.player is not None:
-                wanted, base, plan, faults = self._played(self.player, self.state)
+            wanted, base, plan, faults = (self._intended(now, self._fresh_ticks, before) if self.player is None
+                                          else self._played(self.player, self.state))
         self._supervise(base, faults | self._age_faults(age) | self._unsafe | self.outside, now)
         mode, trusted = self.supervision.mode, self.state if fresh else None
         if self.state is None:  # nothing is sent, so what the robot obeys does not change, whatever is wrong

@@ -17,7 +17,7 @@ from mbrl_control.models.base import Model
 from mbrl_control.planning.actions import ActionSpace
 from mbrl_control.policies.dreamer import REST, DreamerPolicy, Options, flat, take
 from mbrl_control.policies.flat import fitting
-from mbrl_control.policies.view import settle
+from mbrl_control.policies.view import Units
 from mbrl_control.robot import RobotSpec
 from mbrl_control.training.beside import Stretches
 
@@ -54,7 +54,7 @@ class DreamerLearner:
         self.policy.encoder, self.policy.rssm, self.policy.actor = world.encoder, world.rssm, behaviour.actor
         self._rest = torch.nn.ModuleList([world.decoder, world.reward_head, world.going_on, behaviour.critic])
         self.cost, self.space = costs.build(spec), ActionSpace(spec)
-        self._measured = False
+        self.units = Units(self.policy.view, self.policy.unit)
 
     def improve(self, model: Model, stretches: Stretches, updates: int, progress: Callable[[], None]) -> dict[str, float]:
         """Gradient steps on what really happened; the robot's model is not asked. Figures of the last step.
@@ -79,9 +79,7 @@ class DreamerLearner:
         """All stretches as the policy sees them, rewards in its unit; each begins at the end of its first step, whose command is known."""
         state, action = torch.as_tensor(data.state[:, 1:], dtype=torch.float32), torch.as_tensor(data.action, dtype=torch.float32)
         reward = -self.cost.stage(state, action)
-        if not self._measured:
-            settle(self.policy.view, self.policy.unit, state.flatten(0, 1), reward)
-            self._measured = True
+        self.units.settle(state.flatten(0, 1), reward)
         first = torch.zeros(reward.shape)
         first[:, 0] = 1.0
         return SequenceBatch(self.policy.view(state), self.space.normal(action).clamp(-1.0, 1.0), reward / self.policy.unit,
@@ -105,4 +103,4 @@ class DreamerLearner:
         take(self._rest, rest[:count])
         behaviour.scale.range.copy_(torch.from_numpy(rest[count:].copy()))
         take(behaviour.slow, flat(behaviour.critic))
-        self._measured = True
+        self.units.settled = True

@@ -17,7 +17,7 @@ from mbrl_control.models.sampling import sampled_step
 from mbrl_control.planning.actions import ActionSpace
 from mbrl_control.policies.mbpo import MbpoPolicy, Options
 from mbrl_control.policies.sac import Sac
-from mbrl_control.policies.view import settle
+from mbrl_control.policies.view import Units
 from mbrl_control.robot import RobotSpec
 from mbrl_control.training.beside import Stretches
 
@@ -43,7 +43,7 @@ class MbpoLearner:
         self.policy.actor, self.policy.critics = self.sac.actor, self.sac.critics
         self.cost, self.space = costs.build(spec), ActionSpace(spec)
         self.pool = Pool(options.retain)
-        self._measured = False
+        self.units = Units(self.policy.view, self.policy.unit)
 
     def improve(self, model: Model, stretches: Stretches, updates: int, progress: Callable[[], None]) -> dict[str, float]:
         """New branches on the newest model, then gradient steps. Figures of the last step.
@@ -56,9 +56,7 @@ class MbpoLearner:
         """
         o = self.options
         real = self._real(stretches(1))
-        if not self._measured:
-            settle(self.policy.view, self.policy.unit, real.observation, real.reward)
-            self._measured = True
+        self.units.settle(real.observation, real.reward)
         start = real.observation[torch.randint(len(real), (o.branches,), generator=self.sac.rng)]
         self.pool.add(self._seen(imagine(_Dream(self, model), _Eyes(self.policy), start, o.steps, None, self.sac.rng)))
         figures: dict[str, torch.Tensor] = {}
@@ -82,7 +80,7 @@ class MbpoLearner:
         """
         self.policy.load(arrays)
         self.sac.critics.target.take(arrays["critics"])
-        self._measured = True
+        self.units.settled = True
 
     def rewards(self, following: torch.Tensor, action: torch.Tensor) -> torch.Tensor:
         """[N] minus the cost of arriving in states [N, S] under commands [N, A] in half ranges, physical unit of the cost."""
