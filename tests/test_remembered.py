@@ -57,3 +57,12 @@ def test_nothing_is_kept_where_nothing_is_asked_for():
     memory = Remembered(SPEC, BLOCK, 0.0)
     memory.add([standing(0.0, 30.0, np.random.default_rng(3))], 20.0)
     assert memory.episodes == []
+
+
+def test_a_block_does_not_keep_the_recording_that_it_was_cut_from():
+    memory, data = Remembered(SPEC, BLOCK, 5.0), standing(0.0, 30.0, np.random.default_rng(4))
+    versioned = Episode(data.time, data.state, data.action, np.zeros(len(data)), model_version=np.ones(len(data), int))
+    memory.add([versioned], 20.0)
+    for kept in memory.episodes:
+        for array in (kept.time, kept.state, kept.action, kept.reward, kept.model_version):
+            assert array.base is None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -64,7 +64,7 @@ class Remembered:
             bounds = np.flatnonzero(np.diff(np.floor(episode.time[low:high] / self._block_s + 1e-9))) + 1 + low
             for start, stop in zip((low, *bounds), (*bounds, high), strict=True):
                 if stop - start > 1:
-                    data = episode.cut(int(start), int(stop))
+                    data = _owned(episode.cut(int(start), int(stop)))
                     self._blocks.append(_Block(data, self._features(data)))
         self._until = max(self._until, end)
         for place in sorted(self._commonplace(len(self._blocks) - self._most), reverse=True):
@@ -90,3 +90,9 @@ class Remembered:
             apart[older], apart[:, older] = np.inf, np.inf
             gone.append(older)
         return gone
+
+
+def _owned(data: Episode) -> Episode:
+    """The same in memory of its own: rows that look into a recording would keep all of it, and each block another copy of it."""
+    more = {name: array.copy() for name in ("reward", "model_version") if (array := getattr(data, name)) is not None}
+    return replace(data, time=data.time.copy(), state=data.state.copy(), action=data.action.copy(), **more)
