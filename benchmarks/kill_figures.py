@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
+from math import comb
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,9 @@ MOST_IN_RUN = 4
 
 SETTLED_S = 1.0
 """Messages that are older than this at a kill of the recorder must be on the disk."""
+
+DOUBT = 0.05
+"""Stops of the machine after kills are put down to chance unless it would bring so many in fewer than this share of trials."""
 
 
 @dataclass
@@ -172,7 +176,9 @@ def summary(kills: Sequence[Kill]) -> dict[str, Any]:
         out[what] = {"kills": len(some), "missed_ticks": sum(k.missed for k in some),
                      "missed_in_freezes": sum(k.frozen for k in some),
                      "missed_before": sum(k.before_missed for k in some),
-                     "missed_before_in_freezes": sum(k.before_frozen for k in some), "gap_ms": 1e3 * worst("gap_s"),
+                     "missed_before_in_freezes": sum(k.before_frozen for k in some),
+                     "freezes": sum(k.frozen > 0 for k in some), "freezes_before": sum(k.before_frozen > 0 for k in some),
+                     "gap_ms": 1e3 * worst("gap_s"),
                      "gap_before_ms": 1e3 * worst("before_gap_s"), "stop_ms": 1e3 * worst("silence_s"), "back_s": worst("back_s"),
                      "commands_after": sum(k.after for k in some), "lost_s": worst("lost_s"), "unrecorded_s": worst("unrecorded_s"),
                      "unrecorded_s_median": worst("unrecorded_s", pick=np.median), "unrecorded": sum(k.unrecorded for k in some),
@@ -181,6 +187,20 @@ def summary(kills: Sequence[Kill]) -> dict[str, Any]:
                      "shared_left_after_next_start": sum(k.shared_after for k in some),
                      "temporary_left": sum(len(k.temporary) for k in some)}
     return out
+
+
+def chance(after: int, before: int) -> float:
+    """How often chance brings so many events after kills, or more, where they come as often before.
+
+    Both counts are of equal times, so that of all events each falls after with probability 1/2 (the conditional test of two Poisson counts;
+    Przyborowski & Wilenski 1940).
+
+    Args:
+        after: events after kills.
+        before: events before them.
+    """
+    both = after + before
+    return sum(comb(both, k) for k in range(after, both + 1)) / 2**both
 
 
 def passed(command_timeout_s: float, by: Mapping[str, Any]) -> dict[str, bool]:
@@ -192,10 +212,15 @@ def passed(command_timeout_s: float, by: Mapping[str, Any]) -> dict[str, bool]:
     """
     allowed = 1e3 * command_timeout_s + 0.01
     values = by.values()
+    helpers = [by[h] for h in HELPERS if h in by]
+    # One stop misses several ticks together, and comes by itself about once in 300 kills: stops are compared, not ticks.
+    stops = [(v["freezes"], v["freezes_before"]) for v in helpers]
+    stops.append((sum(after for after, _ in stops), sum(before for _, before in stops)))
     return {"the receiver stops in time": not by.get("controller", {}).get("stop_ms", 0.0) > allowed,
             "no command after the controller's death": by.get("controller", {}).get("commands_after", 0) == 0,
-            "no more ticks missed after a helper's death than before": all(by[h]["missed_ticks"] <= by[h]["missed_before"]
-                                                                          for h in HELPERS if h in by),
+            "no tick missed after a helper's death but in stops of the machine": all(v["missed_ticks"] == v["missed_in_freezes"]
+                                                                                    for v in helpers),
+            "no more stops of the machine after helpers' deaths than chance brings": all(chance(*s) >= DOUBT for s in stops),
             "no process left": all(v["processes_left"] == 0 for v in values),
             "nothing to clean by hand": all(v["shared_left_after_next_start"] == 0 for v in values),
             "at most a second lost": not by.get("recorder", {}).get("unrecorded_s", 0.0) > 1.0,

@@ -10,7 +10,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 
-from kill_figures import FATAL, HELPERS, MOST_IN_RUN, Kill, Plan, cadence, count, next_run, passed, recorded, summary
+from kill_figures import FATAL, HELPERS, MOST_IN_RUN, Kill, Plan, cadence, chance, count, next_run, passed, recorded, summary
 
 T, S = 0.02, 1_000_000_000
 
@@ -85,12 +85,12 @@ def test_a_recorder_without_a_successor_has_lost_everything_since():
 
 
 def test_what_is_promised_and_what_breaks_it():
-    good = [kill("controller", silence_s=0.06), kill("trainer", missed=1, before_missed=1), kill(unrecorded_s=0.9, readable=1.0)]
+    good = [kill("controller", silence_s=0.06), kill("trainer", missed=2, frozen=2), kill(unrecorded_s=0.9, readable=1.0)]
     assert all(passed(0.06, summary(good)).values())
     for what, broken in (
         ("the receiver stops in time", kill("controller", silence_s=0.0605)),
         ("no command after the controller's death", kill("controller", after=1)),
-        ("no more ticks missed after a helper's death than before", kill("keeper", missed=1, frozen=1)),
+        ("no tick missed after a helper's death but in stops of the machine", kill("keeper", missed=2, frozen=1)),
         ("no process left", kill("mbrl", processes=1)),
         ("nothing to clean by hand", kill("sim", shared_after=1)),
         ("at most a second lost", kill(unrecorded_s=1.1)),
@@ -98,6 +98,22 @@ def test_what_is_promised_and_what_breaks_it():
     ):
         found = passed(0.06, summary([*good, broken]))
         assert [promise for promise, held in found.items() if not held] == [what]
+
+
+def test_so_many_stops_after_kills_are_chance_and_no_more():
+    assert chance(0, 0) == chance(0, 3) == 1.0
+    assert chance(3, 3) == (20 + 15 + 6 + 1) / 64, "three or more heads in six throws"
+    promise = "no more stops of the machine after helpers' deaths than chance brings"
+
+    def held(*kills):
+        return passed(0.06, summary(kills))[promise]
+
+    frozen, froze_before = {"missed": 3, "frozen": 3}, {"before_missed": 3, "before_frozen": 3}
+    assert held(*4 * [kill("keeper", **frozen)]), "1 in 16"
+    assert not held(*5 * [kill("keeper", **frozen)]), "1 in 32"
+    assert held(*5 * [kill("keeper", **frozen)], kill("keeper", **froze_before)), "7 in 64"
+    assert not held(*5 * [kill("keeper", **frozen)], *5 * [kill("planner", **froze_before)]), "each process by itself"
+    assert not held(*[kill(what, **frozen) for what in HELPERS for _ in range(2)]), "and all together: 1 in 256"
 
 
 def test_a_file_is_gone_on_with_if_it_is_of_the_same_robot_and_seed(tmp_path):
