@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from mbrl_control import cli
 from mbrl_control.agents import sac
 from mbrl_control.agents.base import Saved
 from mbrl_control.commands import agent as command
+from mbrl_control.data.turn import Turn
 from mbrl_control.errors import SnapshotError, UserError
 from mbrl_control.stack import agent_checkpoint, agent_curve, agent_run, tasks
 
@@ -199,6 +201,41 @@ def test_the_program_learns_resumes_and_leaves_its_results(program, tmp_path):
     assert longer["eval_returns"][:2] == row["eval_returns"]
     assert (longer["steps"], len(longer["eval_returns"])) == (80, 4)
     assert longer["wall_s"] > row["wall_s"]
+
+
+def test_two_runs_cannot_share_a_folder(program, tmp_path):
+    other = Turn(tmp_path / "shared")
+    assert other.take()
+    _, error = program("--steps", 40, "--out", "shared")
+    assert isinstance(error, UserError)
+    assert "another process is learning there" in str(error)
+    assert not list((tmp_path / "shared").iterdir())
+    other.close()
+    assert program("--steps", 40, "--out", "shared")[0] == 0
+
+
+def test_a_task_that_has_changed_under_its_name_is_not_gone_on_with(program, monkeypatch):
+    plain = Line.__init__
+
+    def having(contents):
+        def build(line, limit=10, repeat=1):
+            plain(line, limit, repeat)
+            line.spec = replace(line.spec, contents=contents)
+        monkeypatch.setattr(Line, "__init__", build)
+
+    having("one")
+    assert program("--steps", 40)[0] == 0
+    having("two")
+    _, error = program("--steps", 60, "--resume")
+    assert isinstance(error, UserError)
+    assert "signals, limits or cost of 'line' are others than when the run was begun" in str(error)
+    having("one")
+    assert program("--steps", 60, "--resume")[0] == 0
+
+
+def test_a_run_from_before_contents_were_noted_is_gone_on_with(tmp_path):
+    run_of(tmp_path).run()
+    assert agent_checkpoint.read(tmp_path, {**WHO, agent_checkpoint.CONTENTS: "one"})[0].steps == 100
 
 
 def test_a_tasks_own_settings_are_defaults_that_options_overrule(program, tmp_path, monkeypatch):

@@ -41,7 +41,7 @@ def run(tmp_path_factory):
         agent.observe(Transition(observation, action, outcome.reward, outcome.observation, False, False))
         agent.learn()
         observation = outcome.observation
-    identity = {"agent": "sac", "task": "robot:cartpole", "seed": 0, "repeat": 3, "options": OPTIONS}
+    identity = {"agent": "sac", "task": "robot:cartpole", "seed": 0, "repeat": 3, "options": OPTIONS, "contents": task.spec.contents}
     agent_checkpoint.write(folder, identity, agent_checkpoint.Progress(120, 1), agent.save())
     return folder, agent
 
@@ -159,6 +159,10 @@ def test_what_cannot_be_exported_is_told(run, exported, tmp_path):
     with pytest.raises(UserError, match="holds no checkpoint"):
         policy_export.export(tmp_path, tmp_path / "out")
     saved = run[1].save()
+    changed = {"agent": "sac", "task": "robot:cartpole", "options": OPTIONS, "contents": "of another cost"}
+    agent_checkpoint.write(tmp_path / "changed", changed, agent_checkpoint.Progress(1, 1), saved)
+    with pytest.raises(UserError, match="another cost than when this was learned"):
+        policy_export.export(tmp_path / "changed", tmp_path / "out")
     for agent, task, text in (("sac", "Pendulum-v1", "is no robot"), ("planner", "robot:cartpole", "has no policy that"),
                               ("sac", "robot:acrobot", "still the robot"), ("dreamer", "robot:cartpole", "still the robot")):
         folder = tmp_path / f"{agent}-{task.replace(':', '-')}"

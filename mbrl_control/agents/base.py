@@ -24,6 +24,7 @@ class TaskSpec:
         limit: decisions of an episode at most; reaching it truncates.
         repeat: environment steps that a decision lasts; published curves count these.
         terminated: [N] bool from next observations [N, S]: where the task ends. None where it never ends, or where that is to be learned.
+        contents: hash of what may change under the same name, such as a robot's cost; empty where the name says all.
     """
 
     name: str
@@ -32,6 +33,7 @@ class TaskSpec:
     limit: int
     repeat: int = 1
     terminated: Callable[[torch.Tensor], torch.Tensor] | None = None
+    contents: str = ""
 
 
 class Outcome(NamedTuple):

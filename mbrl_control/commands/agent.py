@@ -8,7 +8,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -17,6 +17,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from mbrl_control import parts
 from mbrl_control.commands.options import Json, Seed, console
+from mbrl_control.data.turn import Turn
 from mbrl_control.errors import UserError
 
 if TYPE_CHECKING:  # these import torch, which --help must not wait for
@@ -61,24 +62,20 @@ def agent(
     """Let an agent learn a task by itself. Ctrl-C ends in order, with a checkpoint; --resume goes on from it."""
     import torch  # noqa: PLC0415
 
-    from mbrl_control.stack import agent_checkpoint, agent_curve, agent_run, report  # noqa: PLC0415
+    from mbrl_control.stack import agent_curve, agent_run, report  # noqa: PLC0415
 
     torch.set_num_threads(threads)
     torch.set_flush_denormal(True)
     presets: Callable[[str], dict[str, Any]] = getattr(parts.find("agents", name), "presets", lambda _: {})
     options = parts.options("agents", name, {**presets(task), **parse_options(option or [])})
     run_dir = (out or Path("runs") / f"{name}-{task.replace(':', '-').replace('/', '-')}-{seed}").absolute()
-    if agent_checkpoint.exists(run_dir) and not resume:
-        raise UserError(f"{run_dir} holds a run already; go on with it by --resume, or name another folder with --out")
     identity = {"agent": name, "task": task, "seed": seed, "repeat": repeat, "options": json.loads(json.dumps(asdict(options)))}
     settings = agent_run.RunSettings(steps, seed, run_dir, identity, evaluate_every, episodes, save_every)
-    with _run(settings, options, steps) as run:
-        if resume:
-            run.resume()
+    with _run(settings, options, resume) as run:
         done = run.run()
         row = agent_curve.result(identity, run.progress, " ".join(["mbrl", *sys.argv[1:]]), threads)
-    report.save(row, run_dir / "result.json")
-    agent_curve.draw(row, run_dir / "curve.png")
+        report.save(row, run_dir / "result.json")
+        agent_curve.draw(row, run_dir / "curve.png")
     if json_path is not None:
         report.save(row, json_path)
     console.print(f"{row['steps']} steps in {row['wall_s']:.0f} s: {run_dir / 'curve.png'}", highlight=False)
@@ -86,18 +83,38 @@ def agent(
 
 
 @contextmanager
-def _run(settings: agent_run.RunSettings, options: Any, steps: int) -> Iterator[agent_run.AgentRun]:
+def _run(settings: agent_run.RunSettings, options: Any, resume: bool) -> Iterator[agent_run.AgentRun]:
     """The run with all that it needs, given back at the end."""
-    from mbrl_control.stack import agent_run, tasks  # noqa: PLC0415
+    from mbrl_control.stack import agent_checkpoint, agent_run, tasks  # noqa: PLC0415
 
-    who = settings.identity
+    who, folder = settings.identity, settings.run_dir
     with ExitStack() as held:
         learned, trial = (held.enter_context(closing(tasks.make(who["task"], who["repeat"]))) for _ in range(2))
         built = parts.find("agents", who["agent"]).build(learned.spec, settings.seed, options)
-        writer = held.enter_context(closing(_writer(settings.run_dir)))
+        _claim(held.enter_context(closing(Turn(folder))), resume)
+        writer = held.enter_context(closing(_writer(folder)))
         bar = held.enter_context(Progress(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
                                           TimeRemainingColumn(), console=console, transient=True))
-        yield agent_run.AgentRun(settings, built, learned, trial, writer, _Teller(bar, who, steps))
+        if learned.spec.contents:
+            settings = replace(settings, identity={**who, agent_checkpoint.CONTENTS: learned.spec.contents})
+        run = agent_run.AgentRun(settings, built, learned, trial, writer, _Teller(bar, who, settings.steps))
+        if resume:
+            run.resume()
+        yield run
+
+
+def _claim(turn: Turn, resume: bool) -> None:
+    """Take a run's folder for this process.
+
+    Raises:
+        UserError: another process learns there, or it holds a run that is not to be gone on with.
+    """
+    from mbrl_control.stack import agent_checkpoint  # noqa: PLC0415
+
+    if not turn.take():
+        raise UserError(f"{turn.folder}: another process is learning there; wait for its end, or name another folder with --out")
+    if agent_checkpoint.exists(turn.folder) and not resume:
+        raise UserError(f"{turn.folder} holds a run already; go on with it by --resume, or name another folder with --out")
 
 
 def _writer(run_dir: Path) -> Any:

@@ -1,4 +1,4 @@
-"""Whose turn it is to record in a run's folder: one process at a time, the next one as soon as that is gone, by kill -9 too."""
+"""Whose turn it is to record or learn in a run's folder: one process at a time, the next once that is gone, by kill -9 too."""
 
 from __future__ import annotations
 
@@ -41,8 +41,8 @@ class Turn:
         except BlockingIOError:
             return False
         except OSError as error:
-            raise DataError(f"{self.folder}: cannot be locked: {error.strerror}; without locks no second recorder can stand by, "
-                            "record to a disk of this machine") from error
+            raise DataError(f"{self.folder}: cannot be locked: {error.strerror}; without locks two processes could write there at once, "
+                            "name a folder on a disk of this machine") from error
         return True
 
     def close(self) -> None:

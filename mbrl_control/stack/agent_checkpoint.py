@@ -11,7 +11,9 @@ from mbrl_control.agents.base import Saved
 from mbrl_control.errors import SnapshotError, UserError
 from mbrl_control.store import snapshot
 
-KIND, FOLDER = "agent_run", "checkpoints"
+KIND, FOLDER, CONTENTS = "agent_run", "checkpoints", "contents"
+"""The last is the key of an identity that holds what `TaskSpec.contents` was."""
+
 MOST_BYTES = 16 * 2**30
 
 
@@ -47,7 +49,7 @@ def write(run_dir: Path, identity: dict[str, Any], progress: Progress, saved: Sa
 
     Args:
         run_dir: of the run.
-        identity: what must be equal for a run to go on: agent, task, seed, options.
+        identity: what must be equal for a run to go on: agent, task, seed, options, contents of the task.
         progress: of the run.
         saved: of the agent.
 
@@ -87,14 +89,27 @@ def read(run_dir: Path, identity: dict[str, Any]) -> tuple[Progress, Saved]:
     """The newest checkpoint of the run that is to go on.
 
     Raises:
-        UserError: there is none, or it is of another agent, task, seed or other options.
+        UserError: there is none, or it is of another agent, task, seed or other options, or the task has changed since.
         SnapshotError: it is damaged.
     """
     if not exists(run_dir):
         raise UserError(f"{run_dir} holds no checkpoint to go on from; leave out --resume to begin")
     given, done, saved = newest(run_dir)
+    if not same_contents(given, identity.get(CONTENTS, "")):
+        raise UserError(f"{run_dir}: signals, limits or cost of '{given.get('task')}' are others than when the run was begun; undo that, "
+                        "or begin anew in another folder with --out")
     for key, wanted in identity.items():
-        if given.get(key) != wanted:
+        if key != CONTENTS and given.get(key) != wanted:
             raise UserError(f"{run_dir} was begun with {key} = {given.get(key)!r}, not {wanted!r}; resume it with the same, "
                             "or name another folder with --out")
     return done, saved
+
+
+def same_contents(identity: dict[str, Any], contents: str) -> bool:
+    """Whether a run's task is still what it was.
+
+    Args:
+        identity: of the run. One from before contents were noted is taken for the same.
+        contents: of the task now.
+    """
+    return bool(identity.get(CONTENTS, contents) == contents)

@@ -48,6 +48,9 @@ def export(run_dir: Path, folder: Path) -> dict[str, Any]:
     if folder.exists():
         raise UserError(f"{folder} is there already; name another folder")
     spec = robot.load(task.removeprefix(FAMILY))
+    if not agent_checkpoint.same_contents(identity, learned.fingerprint(spec)):
+        raise SnapshotError(f"{run_dir}: '{spec.name}' has other signals, limits or another cost than when this was learned; undo that, or "
+                            "let it learn anew")
     options = parts.options("agents", agent, who["options"] if isinstance(who["options"], dict) else {})
     figures = {"agent": agent, "task": task, "seed": who["seed"], "steps": progress.steps, "repeat": who["repeat"],
                "eval_returns": [list(row) for row in progress.rows]}

@@ -12,6 +12,7 @@ from mbrl_control import robot
 from mbrl_control.agents.base import Outcome, TaskSpec
 from mbrl_control.costs import base as costs
 from mbrl_control.planning.actions import ActionSpace
+from mbrl_control.policies.learned import fingerprint
 from mbrl_control.policies.view import View
 from mbrl_sim.plant import MujocoPlant
 
@@ -41,7 +42,8 @@ class RobotTask:
         self.plant = MujocoPlant(self.robot, base)
         self.cost, self._space, self._view = costs.build(self.robot), ActionSpace(self.robot), View(self.robot)
         self._limit = max(1, round(EPISODE_S * self.robot.rate_hz))
-        self.spec = TaskSpec(name, (self._view.size,), self.robot.action_dim, -(-self._limit // repeat), repeat)
+        self.spec = TaskSpec(name, (self._view.size,), self.robot.action_dim, -(-self._limit // repeat), repeat,
+                             contents=fingerprint(self.robot))
         self._rng = np.random.default_rng(0)
         self._count, self._last = 0, self.robot.action_zero
 
