@@ -22,6 +22,7 @@ from mbrl_control.data.sequences import Sequences, sequences
 from mbrl_control.planning.limits import Limits
 from mbrl_control.priority import background
 from mbrl_control.store import ModelStore
+from mbrl_control.store.store import ROLLED_BACK
 from mbrl_control.training import worker
 from mbrl_control.training.trainer import GATE_STEPS, HELD_BLOCK_S, Refit, Trainer, k_step_error
 
@@ -135,6 +136,24 @@ def test_a_worse_model_is_refused_and_a_good_one_after_it_is_published(store):
     good = trainer.refit()
     assert good.version == 2
     assert good.score <= 1.1 * good.incumbent
+
+
+def test_a_model_that_was_rolled_back_is_not_what_the_next_must_be_as_good_as(store):
+    trainer, first = fitted(spec_of(), store)
+    ruin(trainer, 1.2)
+    trainer._incumbent.version = 0  # nothing to be compared with: what is worse gets through, as where the robot goes only later
+    trainer.set_data([cart(21.0)])
+    worse = trainer.refit()
+    assert worse.version == 2
+    store.refuse(2, f"{ROLLED_BACK} to version 1, which was better")
+    trainer.set_data([cart(22.0)])
+    refused = trainer.refit()
+    assert refused.version == 0, "no worse than version 2, but worse than version 1"
+    assert refused.incumbent == pytest.approx(first.score, rel=0.2)
+    assert refused.incumbent < worse.score / 1.1
+    store.refuse(1, f"{ROLLED_BACK}, too")
+    trainer.set_data([cart(23.0)])
+    assert math.isnan(trainer.refit().incumbent), "none is left"
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])

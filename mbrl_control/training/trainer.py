@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import time
 from collections.abc import Callable
@@ -91,6 +92,17 @@ class Trainer:
             return False
         return True
 
+    def _follow_planner(self) -> None:
+        """What was refused since, or rolled back, is no longer what a refit must be as good as: that is the newest one left, if any."""
+        left = self.store.versions()
+        if not self._incumbent.version or self._incumbent.version in left:
+            return
+        self._incumbent = self._build()
+        for version in reversed(left):
+            with contextlib.suppress(SnapshotError):  # the planner will refuse that one too
+                self._incumbent.load(self.store.read(version, self.spec.hash))
+                return
+
     @property
     def experience_s(self) -> float:
         """Seconds of data held."""
@@ -174,6 +186,7 @@ class Trainer:
     def refit(self) -> Refit:
         """Fit on all data, compare with the model in use, publish if not worse. Returns what it came to."""
         begin, trainer = time.perf_counter(), self.spec.trainer
+        self._follow_planner()
         self._seen_until = max((e.time[-1] for e in self.episodes), default=-math.inf)
         train, validation = self.split(self.model.stretch)
         known, held = self.split(GATE_STEPS)
