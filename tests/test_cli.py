@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 
 from mbrl_control import cli, robot
 from mbrl_control.errors import UserError
+from mbrl_control.planning.limits import Limits
 from mbrl_control.runtime import plan_timer
 from mbrl_control.stack import live_run
 
@@ -232,6 +233,10 @@ def test_fit_an_ensemble(tmp_path):
     (tmp_path / "cart.yaml").write_text(CART % "ensemble, members: 2, hidden: [16]")
     code, text = mbrl("fit", log(tmp_path / "a.csv"), "--robot", tmp_path / "cart.yaml", "-o", "deep/model", "--epochs", 20)
     assert code == 0, text
+    manifest = json.loads(Path("deep/model/model/manifest.json").read_text())
+    trusted = Limits.of(manifest["figures"], robot.load(str(tmp_path / "cart.yaml")))
+    assert trusted is not None
+    assert np.isfinite([trusted.error, trusted.disagreement, *trusted.low, *trusted.high]).all()
     code, text = mbrl("evaluate", "deep/model", log(tmp_path / "b.csv", seed=2), "--json", "o.json")
     assert code == 0, text
     found = json.loads(Path("o.json").read_text())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -31,8 +32,10 @@ def fit(
 
     from mbrl_control.data.loading import load_episodes  # noqa: PLC0415
     from mbrl_control.data.sequences import Sequences, sequences, within_range  # noqa: PLC0415
+    from mbrl_control.planning.limits import FIGURE  # noqa: PLC0415
     from mbrl_control.stack.report import save  # noqa: PLC0415
     from mbrl_control.store import snapshot  # noqa: PLC0415
+    from mbrl_control.training.trust import limits_of  # noqa: PLC0415
 
     torch.set_num_threads(1)
     spec = robot.load(robot_name)
@@ -44,7 +47,8 @@ def fit(
     for episode in episodes:
         for note in episode.notes:
             console.print(f"{episode.name}: {note}", markup=False, highlight=False)
-    model = parts.find("models", spec.model.kind).build(spec, parts.options("models", spec.model.kind, dict(spec.model.options)))
+    build, options = parts.find("models", spec.model.kind).build, parts.options("models", spec.model.kind, dict(spec.model.options))
+    model = build(spec, options)
     data = Sequences.join(within_range(sequences(e, spec, model.stretch), spec) for e in episodes)
     single = Sequences.join(within_range(sequences(e, spec, 1), spec) for e in episodes)
     linear = parts.find("models", "linear").build(spec, parts.options("models", "linear", {}))
@@ -58,7 +62,9 @@ def fit(
     figures = {**figures, "seconds_of_data": seconds, "episodes": len(episodes), "wall_s": time.monotonic() - begin}
     temporary = out.with_name(f".{out.name}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)
-    snapshot.write(temporary / "model", model.snapshot())
+    fitted = model.snapshot()
+    fitted = replace(fitted, figures={FIGURE: limits_of(fitted, build(spec, options), episodes, data, spec).figures()})
+    snapshot.write(temporary / "model", fitted)
     snapshot.write(temporary / "linear", linear.snapshot())
     source = robot.shipped().get(robot_name, Path(robot_name))
     shutil.copyfile(source, temporary / "robot.yaml")

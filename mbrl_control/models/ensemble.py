@@ -232,7 +232,7 @@ class Ensemble:
     # ---- training
 
     def fit(self, data: Sequences, rng: np.random.Generator, *, epochs: int = 20, updates: int | None = None, budget_s: float = math.inf,
-            holdout: float | Sequences | list[Sequences] = 0.1, weights: np.ndarray | None = None,
+            holdout: float | Sequences | list[Sequences] = division.SHARE, weights: np.ndarray | None = None,
             progress: Callable[[], None] = nothing) -> dict[str, float]:
         """Fit to data, warm: from the present weights and optimiser state.
 
