@@ -93,17 +93,19 @@ def draw(spec: RobotSpec, log: RunLog, path: Path, title: str) -> None:
         path: of the picture.
         title: over it.
     """
-    time = np.array(log.time)
-    figure = plt.figure(figsize=(12, 10), layout="constrained")
-    grid = figure.add_gridspec(4, 2, height_ratios=(1.5, 0.8, 0.9, 1.2))
+    time, planned = np.array(log.time), bool(log.plans or log.refits)  # nothing is planned where a course is played
+    ratios = (1.5, 0.8, 0.9, 1.2)[: 3 + planned]
+    figure = plt.figure(figsize=(12, 10 * sum(ratios) / 4.4), layout="constrained")
+    grid = figure.add_gridspec(len(ratios), 2, height_ratios=ratios)
     top = figure.add_subplot(grid[0, :])
     middle, low = figure.add_subplot(grid[1, :], sharex=top), figure.add_subplot(grid[2, :], sharex=top)
     if len(time):
         _states(top, spec, log, time)
         _commands(middle, spec, log, time)
         _cost(low, spec, log, time)
-    _refits(figure.add_subplot(grid[3, 0]), log)
-    _latency(figure.add_subplot(grid[3, 1]), spec, log)
+    if planned:
+        _refits(figure.add_subplot(grid[3, 0]), log)
+        _latency(figure.add_subplot(grid[3, 1]), spec, log)
     figure.suptitle(title, fontsize=12)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=110)
