@@ -44,8 +44,8 @@ setup(
                 "ros-std-srvs", "ros-geometry-msgs", "ros-nav-msgs", "ros-lifecycle-msgs", "ros-rosgraph-msgs"],
         "agents": ["gymnasium[mujoco]>=1.0,<2", "dm_control>=1.0.28,<2", "tensorboard>=2.16"],
         "bench": ["dm_control>=1.0.28,<2", "pytorch-mppi>=0.9,<1"],
-        "dev": ["pytest>=8.2,<10", "pytest-xdist>=3", "hypothesis>=6", "ruff>=0.6", "mypy>=1.11", "types-PyYAML", "catkin-pkg>=1",
-                "mcap-ros2-support>=0.5",
+        "dev": ["pytest>=8.2,<10", "pytest-xdist>=3", "pytest-timeout>=2.3", "hypothesis>=6", "ruff>=0.6", "mypy>=1.11",
+                "types-PyYAML", "catkin-pkg>=1", "mcap-ros2-support>=0.5",
                 "colcon-core>=0.17", "colcon-ros>=0.5", "colcon-bash>=0.5", "colcon-recursive-crawl>=0.2"],
     },
     entry_points={
