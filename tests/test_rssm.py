@@ -181,6 +181,29 @@ def test_images_to_embeddings_and_back():
     assert all(torch.equal(a, b) for a, b in zip(encoder.parameters(), again.parameters(), strict=True))
 
 
+def test_images_in_half_precision_are_near_and_their_gradients_too():
+    images = torch.randint(0, 256, (2, 3, 64, 64), generator=generator(), dtype=torch.uint8)
+    features, found = torch.randn(2, 6, generator=generator()), []
+    for half in (False, True):
+        encoder, decoder = encoders.ImageEncoder(4, "silu", generator(), half), encoders.ImageDecoder(6, 4, "silu", generator(), half)
+        embedded, drawn = encoder(images), decoder(features)
+        (embedded.square().sum() + drawn.square().sum()).backward()
+        assert {p.grad.dtype for p in (*encoder.parameters(), *decoder.parameters())} == {torch.float32}
+        found.append((embedded.detach(), drawn.detach(), encoder.layers[0].weight.grad, decoder.layers[-1].weight.grad))
+    for whole, half in zip(*found, strict=True):
+        assert not torch.equal(whole, half)
+        assert (half - whole).norm() < 0.02 * whole.norm()
+
+
+def test_convolutions_are_torchs():
+    encoder = encoders.ImageEncoder(2, "elu", generator())
+    x = encoders.pixels(torch.randint(0, 256, (3, 3, 64, 64), generator=generator(), dtype=torch.uint8))
+    plain = x
+    for layer in encoder.layers:
+        plain = torch.nn.functional.elu(layer(plain))
+    assert torch.allclose(encoder((255 * (x + 0.5)).round().byte()), plain.flatten(1), atol=1e-5)
+
+
 def test_a_decoder_learns_an_image():
     decoder = encoders.ImageDecoder(4, 4, "silu", generator())
     target = torch.zeros(1, 3, 64, 64)

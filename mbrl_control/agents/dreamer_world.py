@@ -52,7 +52,7 @@ class WorldModel(nn.Module):
         style, activation = version.style, version.style.activation
         self.encoder: nn.Module
         if self.images:
-            self.encoder = image = encoders.ImageEncoder(size.depth, activation, rng)
+            self.encoder = image = encoders.ImageEncoder(size.depth, activation, rng, style.half)
             embedding = image.size
         else:
             self.encoder = vector = vector_encoder(task.observation[0], version, size, rng)
@@ -60,7 +60,7 @@ class WorldModel(nn.Module):
         self.rssm = latent_dynamics(embedding, task.actions, version, size, rng)
         features = self.rssm.features
         self.decoder: nn.Module = (
-            encoders.ImageDecoder(features, size.depth, activation, rng) if self.images
+            encoders.ImageDecoder(features, size.depth, activation, rng, style.half) if self.images
             else MLP(features, size.units, size.layers, task.observation[0], style, rng)
         )
         self.numbers = regression(version, size)

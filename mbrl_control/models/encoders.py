@@ -7,6 +7,7 @@ from typing import Protocol
 
 import torch
 from torch import nn
+from torch.nn import functional
 
 from mbrl_control.models.layers import ACTIVATIONS, MLP, Activation, Linear, Style
 from mbrl_control.models.symlog import symlog
@@ -67,6 +68,20 @@ def _convolution(kind: type[nn.Conv2d] | type[nn.ConvTranspose2d], inputs: int, 
     return layer
 
 
+def _convolved(layer: nn.Module, x: torch.Tensor, half: bool) -> torch.Tensor:
+    """What a convolution makes of images x [N, C, H, W], laid out by pixel; with `half` in bfloat16, its weights stay float32."""
+    apply = functional.conv_transpose2d if isinstance(layer, nn.ConvTranspose2d) else functional.conv2d
+    weight, bias = layer.weight, layer.bias
+    assert isinstance(weight, torch.Tensor)
+    assert isinstance(bias, torch.Tensor)
+    if half:
+        x, weight, bias = x.bfloat16(), weight.bfloat16(), bias.bfloat16()
+    # By pixel it takes four fifths of the time on a processor, and in bfloat16 another four fifths of that.
+    by_pixel = torch.channels_last
+    out: torch.Tensor = apply(x.contiguous(memory_format=by_pixel), weight.contiguous(memory_format=by_pixel), bias, STRIDE, padding=1)
+    return out
+
+
 class ImageEncoder(nn.Module):
     """Four convolutions that halve the side each time, from 64 to 4 (the shape of Ha and Schmidhuber 2018, appendix A.1).
 
@@ -74,10 +89,12 @@ class ImageEncoder(nn.Module):
         depth: channels after the first; they double at each.
         activation: after each.
         rng: draws the weights.
+        half: see `layers.Style`.
     """
 
-    def __init__(self, depth: int, activation: Activation, rng: torch.Generator) -> None:
+    def __init__(self, depth: int, activation: Activation, rng: torch.Generator, half: bool = False) -> None:
         super().__init__()
+        self.half_precision = half
         channels = [3, depth, 2 * depth, 4 * depth, 8 * depth]
         self.size = channels[-1] * SMALLEST**2
         self.activate = ACTIVATIONS[activation]
@@ -87,8 +104,8 @@ class ImageEncoder(nn.Module):
         """Bytes [..., 3, 64, 64] to [..., size]."""
         x = pixels(image).reshape(-1, 3, SIDE, SIDE)
         for layer in self.layers:
-            x = self.activate(layer(x))
-        return x.reshape(*image.shape[:-3], self.size)
+            x = self.activate(_convolved(layer, x, self.half_precision))
+        return x.float().reshape(*image.shape[:-3], self.size)
 
 
 class ImageDecoder(nn.Module):
@@ -99,10 +116,12 @@ class ImageDecoder(nn.Module):
         depth: as the encoder's.
         activation: between layers.
         rng: draws the weights.
+        half: see `layers.Style`.
     """
 
-    def __init__(self, inputs: int, depth: int, activation: Activation, rng: torch.Generator) -> None:
+    def __init__(self, inputs: int, depth: int, activation: Activation, rng: torch.Generator, half: bool = False) -> None:
         super().__init__()
+        self.half_precision = half
         channels = [8 * depth, 4 * depth, 2 * depth, depth, 3]
         self.first = Linear(inputs, channels[0] * SMALLEST**2, rng)
         self.activate = ACTIVATIONS[activation]
@@ -112,5 +131,5 @@ class ImageDecoder(nn.Module):
         """[..., F] to [..., 3, 64, 64]."""
         x: torch.Tensor = self.first(features).reshape(-1, self.first.bias.numel() // SMALLEST**2, SMALLEST, SMALLEST)
         for layer in self.layers:
-            x = layer(self.activate(x))
-        return x.reshape(*features.shape[:-1], 3, SIDE, SIDE)
+            x = _convolved(layer, self.activate(x), self.half_precision)
+        return x.float().reshape(*features.shape[:-1], 3, SIDE, SIDE)
