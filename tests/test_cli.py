@@ -257,6 +257,16 @@ def test_fit_refuses_what_it_cannot_use_and_leaves_nothing(tmp_path, cart):
     assert list((work / "model").iterdir()) == []
 
 
+def test_a_known_model_has_nothing_to_fit(tmp_path):
+    data = yaml.safe_load(robot.shipped()["cartpole"].read_text())
+    data["model"] = {"kind": "mujoco"}
+    (tmp_path / "known.yaml").write_text(yaml.safe_dump(data))
+    code, text = mbrl("fit", log(tmp_path / "a.csv"), "--robot", tmp_path / "known.yaml", "-o", "model")
+    assert code == 2
+    assert "model.kind = 'mujoco' of robot 'cartpole' is known and has nothing to fit" in text
+    assert list((tmp_path / "work").iterdir()) == []
+
+
 def test_models_that_do_not_belong_are_refused(tmp_path, cart):
     data = log(tmp_path / "a.csv", 10)
     assert mbrl("fit", data, "--robot", cart, "-o", "model")[0] == 0
