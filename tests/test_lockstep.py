@@ -209,7 +209,7 @@ def test_a_reader_takes_what_is_no_message_as_if_it_had_not_come(tmp_path):
     take("/joint_states", JOINTS, name=["pivot"], position=[3.0], velocity=[0.0])
     take("/mbrl/command", JOINTS, name=["torque"], position=[0.0])
     take("/mbrl/decision", JOINTS, name=["mode", "model_version"], position=[2.0, 3.0])
-    assert (len(reader.log.time), reader.log.mode, reader.log.swaps) == (1, [2], [(0.0, 3)])
+    assert (len(reader.log.time), list(reader.log.mode), reader.log.swaps) == (1, [2], [(0.0, 3)])
     for position in ([9.0, 1.0], [math.nan, 1.0], [math.inf, 1.0], [2.0, math.nan], [2.0], []):
         take("/mbrl/decision", JOINTS, name=["mode", "model_version"], position=position)
     take("/mbrl/decision", JOINTS, name=["model_version"], position=[4.0])
@@ -219,7 +219,7 @@ def test_a_reader_takes_what_is_no_message_as_if_it_had_not_come(tmp_path):
         take("/mbrl/plan", "std_msgs/msg/Float64MultiArray", data=plan)
     for topic in ("/mbrl/decision", "/mbrl/command", "/mbrl/plan", "/joint_states"):
         reader._take(TailMessage(topic, JOINTS, 1, 1, b"\x00\x01\x00\x00" + b"\xff" * 20))
-    assert (len(reader.log.time), reader.log.mode, reader.log.swaps, len(reader.log.plans)) == (1, [2], [(0.0, 3)], 0)
+    assert (len(reader.log.time), list(reader.log.mode), reader.log.swaps, len(reader.log.plans)) == (1, [2], [(0.0, 3)], 0)
 
 
 def ink(path):

@@ -24,7 +24,7 @@ from mbrl_control.priority import background
 from mbrl_control.store import ModelStore
 from mbrl_control.store.store import ROLLED_BACK
 from mbrl_control.training import worker
-from mbrl_control.training.trainer import GATE_STEPS, HELD_BLOCK_S, Refit, Trainer, k_step_error
+from mbrl_control.training.trainer import GATE_STEPS, HELD_BLOCK_S, Trainer, k_step_error
 
 YAML = """
 name: cart
@@ -364,15 +364,6 @@ def test_the_gate_compares_around_the_circle_and_calls_what_is_not_finite_infini
     assert k_step_error(trainer.model, held, np.array([True, False]), scale) == pytest.approx(score, rel=1e-3)
     trainer.model._matrix.fill_(math.nan)
     assert k_step_error(trainer.model, held, np.array([False, False]), scale) == math.inf
-
-
-def test_lines_of_refits_are_json_that_anybody_can_read(tmp_path):
-    path = tmp_path / "refits.jsonl"
-    for score in (0.5, math.nan, math.inf):
-        worker.append_line(path, Refit(1, 0.1, 10, score, math.nan, 2.0, {"epochs": np.float64(3)}), 1.0)
-    rows = [json.loads(line, parse_constant=pytest.fail) for line in path.read_text().splitlines()]
-    assert [r["score"] for r in rows] == [0.5, None, None]
-    assert rows[0]["figures"] == {"epochs": 3.0}
 
 
 def test_a_refit_shows_after_each_gradient_step_that_it_goes_on(store):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import math
 import os
@@ -34,6 +33,7 @@ from mbrl_control.stack.cadence_tick import PROGRESS, PlanNote
 from mbrl_control.stack.machine_watch import beside_ticks, freeze_part
 from mbrl_control.stack.processes import end, interrupt, signals
 from mbrl_control.store import ModelStore
+from mbrl_control.training.refit_lines import RefitLines
 
 DATA_S = 60.0
 POLL_S = 0.25
@@ -143,7 +143,7 @@ class Part:
         self._bad: list[tuple[int, Damage]] = []
         self.began = math.nan
         self._refits: list[dict[str, Any]] = []
-        self._read, self._trainer_ended = 0, False
+        self._lines, self._trainer_ended = RefitLines(folder), False
         self._machine = beside_ticks(folder, folder, rate_hz)
         self._seen: Seen | None = None
         self._cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
@@ -235,11 +235,7 @@ class Part:
 
     def refits(self) -> list[dict[str, Any]]:
         """What the trainer has noted of its refits."""
-        with contextlib.suppress(OSError), (self.folder / "refits.jsonl").open("rb") as file:
-            file.seek(self._read)
-            lines = file.read().split(b"\n")[:-1]
-            self._read += sum(len(line) + 1 for line in lines)
-            self._refits += map(json.loads, lines)
+        self._refits += self._lines.read()
         return self._refits
 
     def stop(self) -> None:

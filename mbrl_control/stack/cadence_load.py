@@ -15,8 +15,8 @@ from mbrl_control import robot
 from mbrl_control.data.episodes import Episode
 from mbrl_control.priority import background
 from mbrl_control.store import ModelStore
+from mbrl_control.training.refit_lines import append_line
 from mbrl_control.training.trainer import Trainer
-from mbrl_control.training.worker import append_line
 
 KEEP = 5
 
@@ -57,7 +57,7 @@ def main() -> None:
     trainer.set_data(load_episodes(args.data))
     while not stop and os.getppid() == owner:
         refit = trainer.refit()
-        append_line(args.folder / "refits.jsonl", refit, time.time())
+        append_line(args.folder, refit, time.time())
 
 
 if __name__ == "__main__":

@@ -35,7 +35,7 @@ def table(spec: RobotSpec, log: RunLog, duration_s: float, missed: int | None = 
     out.add_row("command", "  ".join(f"{n} {v:+.2f}" for n, v in list(zip(spec.command_names, log.command[-1], strict=True))[:6]))
     recent = log.cost[-max(1, round(spec.rate_hz)):]
     goal = "within the goal" if holds(spec, np.asarray(log.state[-1])) else ""
-    out.add_row("cost", f"{np.mean(recent):.3f} (mean of the last second)  {goal}" if recent else "")
+    out.add_row("cost", f"{np.mean(recent):.3f} (mean of the last second)  {goal}" if len(recent) else "")
     out.add_row("mode", "  ".join([Mode(log.mode[-1]).name, *faults.codes(log.faults[-1])]))
     latency = [1e3 * p.latency_s for p in log.plans[-100:]]
     out.add_row("plans", f"{len(log.plans)}, latency p50 {np.median(latency):.1f} ms, max {max(latency):.1f} ms" if latency else "none yet")

@@ -76,11 +76,11 @@ def episode_parts(spec: RobotSpec, log: RunLog) -> list[dict[str, Any]]:
 
 def fault_parts(log: RunLog) -> list[dict[str, Any]]:
     """The report's `faults`: degraded and worse modes, then the faults behind them, each with its count of ticks and first time."""
-    modes = [(mode.name, MEANINGS[mode], [m == mode for m in log.mode]) for mode in Mode if mode >= Mode.DEGRADED]
-    known = [faults.codes(number) for number in log.faults]
-    reasons = [(code, fault.action, [code in codes for codes in known]) for code, fault in FAULTS.items()]
-    return [{"code": code, "count": sum(there), "first_s": log.time[there.index(True)], "action": action}
-            for code, action, there in modes + reasons if any(there)]
+    mode, number = np.array(log.mode), np.array(log.faults, np.int64)
+    modes = ((m.name, MEANINGS[m], mode == m) for m in Mode if m >= Mode.DEGRADED)
+    reasons = ((code, fault.action, (number & faults.mask([code])) > 0) for code, fault in FAULTS.items())
+    return [{"code": code, "count": int(there.sum()), "first_s": log.time[int(there.argmax())], "action": action}
+            for code, action, there in (*modes, *reasons) if there.any()]
 
 
 def build(spec: RobotSpec, log: RunLog, *, command: str, seed: int, wall_s: float, cadence: dict[str, Any], late: int = 0,

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple, Protocol
+from functools import partial
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
 from mbrl_control.data.episodes import Episode
 from mbrl_control.planning.plan import Verdict
+from mbrl_control.stack.column import Column
 from mbrl_control.training.trainer import Refit
 
 
@@ -40,9 +42,33 @@ class PlanNote(NamedTuple):
     winner: str
 
 
+class PlanNotes(Sequence[PlanNote]):
+    """The figures of every plan, ten bytes each."""
+
+    def __init__(self) -> None:
+        self._verdict, self._latency, self._winner = Column(np.int8), Column(), Column(np.int8)
+        self._names: list[str] = []
+
+    def add(self, plan: PlanFigures) -> None:
+        """Note a plan."""
+        if plan.winner not in self._names:
+            self._names.append(plan.winner)
+        self._verdict.append(plan.verdict)
+        self._latency.append(plan.latency_s)
+        self._winner.append(self._names.index(plan.winner))
+
+    def __len__(self) -> int:
+        return len(self._verdict)
+
+    def __getitem__(self, index: Any) -> Any:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        return PlanNote(Verdict(self._verdict[index]), self._latency[index], self._names[self._winner[index]])
+
+
 @dataclass
 class RunLog:
-    """Rows of ticks, and the plans, refits and swaps between them.
+    """Rows of ticks, and the plans, refits and swaps between them. A day of them fits into the memory of a small computer.
 
     Attributes:
         time: s from the run's start.
@@ -61,13 +87,13 @@ class RunLog:
         reused: plan periods in which no new plan arrived and the last one was used on; None when the controller could not tell.
     """
 
-    time: list[float] = field(default_factory=list)
-    state: list[np.ndarray] = field(default_factory=list)
-    command: list[np.ndarray] = field(default_factory=list)
-    cost: list[float] = field(default_factory=list)
-    mode: list[int] = field(default_factory=list)
-    faults: list[int] = field(default_factory=list)
-    version: list[int] = field(default_factory=list)
+    time: Column = field(default_factory=Column)
+    state: Column = field(default_factory=Column)
+    command: Column = field(default_factory=Column)
+    cost: Column = field(default_factory=Column)
+    mode: Column = field(default_factory=partial(Column, np.int8))
+    faults: Column = field(default_factory=partial(Column, np.int64))
+    version: Column = field(default_factory=partial(Column, np.int64))
     starts: list[int] = field(default_factory=list)
     plans: Sequence[PlanFigures] = field(default_factory=list)
     refits: list[Refit] = field(default_factory=list)

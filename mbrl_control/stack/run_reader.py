@@ -19,7 +19,8 @@ from mbrl_control.messages import StateReader, stamp_ns
 from mbrl_control.robot import RobotSpec
 from mbrl_control.runtime.layout import Layout
 from mbrl_control.runtime.logged_decision import LoggedDecision, parse
-from mbrl_control.stack.run_log import PlanNote, RunLog
+from mbrl_control.stack.run_log import PlanNotes, RunLog
+from mbrl_control.training.refit_lines import RefitLines
 from mbrl_control.training.trainer import Refit
 
 OWN_TOPICS = ["mbrl/command", "mbrl/decision", "mbrl/plan"]
@@ -40,7 +41,7 @@ class RunReader:
 
     def __init__(self, spec: RobotSpec, run_dir: Path, vectors: bool = False) -> None:
         self.spec, self.run_dir, self._keep = spec, run_dir, vectors
-        self._plans: list[PlanNote] = []
+        self._plans = PlanNotes()
         self.log = RunLog(plans=self._plans)
         self.vectors: list[np.ndarray] = []
         self._layout = Layout.of(spec)
@@ -50,7 +51,7 @@ class RunReader:
         self._origin: int | None = None
         self._decision = (0, 0, 0)
         self._version = 0
-        self._lines = 0
+        self._refits = RefitLines(run_dir)
 
     def poll(self) -> RunLog:
         """Take in what has come since the last call."""
@@ -90,7 +91,7 @@ class RunReader:
 
     def _take_plan(self, vector: np.ndarray) -> None:
         plan = self._layout.unpack_plan(vector[: self._layout.plan_size])[0]
-        self._plans.append(PlanNote(plan.verdict, plan.latency_s, plan.winner))
+        self._plans.add(plan)
         if self._keep:
             self.vectors.append(vector)
 
@@ -106,17 +107,11 @@ class RunReader:
             self.log.cost.append(float(self._cost.stage(torch.as_tensor(state), torch.as_tensor(command))))
 
     def _take_refits(self) -> None:
-        try:
-            lines = (self.run_dir / "refits.jsonl").read_text("utf-8", "replace").split("\n")[:-1]  # whole ones
-        except OSError:
-            return
-        for line in lines[self._lines:]:
-            with contextlib.suppress(ValueError, TypeError):  # a line cut off by a full disk
-                row = json.loads(line)
+        for row in self._refits.read():
+            with contextlib.suppress(LookupError, TypeError):  # no line of a trainer
                 row |= {key: math.nan for key in ("score", "incumbent") if row[key] is None}
                 row.pop("wall_s", None)
-                self.log.refits.append(Refit(**row))
-        self._lines = len(lines)
+                self.log.refits.append(Refit(**{**row, "figures": {}}))  # a report needs none, and they are the most of it
 
     def controller(self) -> dict[str, Any]:
         """What the controller left at its end: cadence, planner restarts; empty when it could not."""

@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import json
-import math
-import os
 import signal
 import sys
 import time
-from dataclasses import asdict
 from pathlib import Path
 
 import torch
@@ -21,23 +17,11 @@ from mbrl_control.heartbeat import Heartbeat
 from mbrl_control.priority import background
 from mbrl_control.robot import RobotSpec
 from mbrl_control.store import ModelStore
-from mbrl_control.training.trainer import Refit, Trainer
+from mbrl_control.training.refit_lines import append_line
+from mbrl_control.training.trainer import Trainer
 
 POLL_S = 0.1
 ALIGN_SHARE = 0.25
-
-
-def append_line(path: Path, refit: Refit, wall_s: float) -> None:
-    """Add a refit to a JSON-lines file in one write, so that a reader never sees half of one."""
-    row = {**asdict(refit), "wall_s": wall_s}
-    # JSON knows no nan and no inf: null stands for a score that there is not.
-    row |= {key: None for key in ("score", "incumbent") if not math.isfinite(row[key])}
-    line = json.dumps(row, default=float) + "\n"
-    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
-    try:
-        os.write(handle, line.encode())
-    finally:
-        os.close(handle)
 
 
 def run(spec: RobotSpec, run_dir: Path, store_dir: Path, seed: int = 0) -> None:
@@ -90,4 +74,4 @@ def _follow(spec: RobotSpec, run_dir: Path, store: ModelStore, seed: int, stop: 
             print(f"trainer: {error}", flush=True)
             time.sleep(POLL_S)
             continue
-        append_line(run_dir / "refits.jsonl", refit, time.time())
+        append_line(run_dir, refit, time.time())
