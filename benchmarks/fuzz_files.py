@@ -42,7 +42,7 @@ from mbrl_control.errors import DataError, SnapshotError, UserError
 from mbrl_control.store import ModelStore
 from mbrl_control.store.snapshot import MANIFEST, WEIGHTS
 
-HANG_S = {"snapshots": 1.0, "yaml": 1.0, "bags": 1.0, "mjcf": 12.0}
+HANG_S = {"snapshots": 1.0, "yaml": 1.0, "bags": 1.0, "mjcf": 1.0}
 BATCH = {"snapshots": 5000, "yaml": 1000, "bags": 500, "mjcf": 25}
 MAX_GROWTH_MB = 256
 

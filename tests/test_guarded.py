@@ -103,6 +103,13 @@ def test_whatever_happens_to_the_child_becomes_one_sentence(function, arguments,
     assert "\n" not in str(caught.value)
 
 
+def test_a_child_that_works_too_long_is_killed_however_long_it_took_to_start():
+    with pytest.raises(UserError, match=r"robot.xml: reading it took more than the 0\.2 s of processor time that are allowed"):
+        guarded.call(spin, what="robot.xml", caps=Caps(work_s=0.2))
+    with pytest.raises(UserError, match=r"longer than the 1 s"):
+        guarded.call(sleep, what="robot.xml", caps=Caps(wall_s=1.0, work_s=0.2))
+
+
 @pytest.mark.parametrize("function", [sleep, spin])
 def test_a_child_without_end_is_killed_in_time(function):
     begin = time.monotonic()

@@ -29,7 +29,6 @@ from mbrl_control.data.message_types import TypeBook, decode, definition
 from mbrl_control.data.tail import McapTail
 from mbrl_control.errors import DataError, SpecError, UserError
 from mbrl_control.files import TooLargeError, read_plain
-from mbrl_control.guarded import Caps
 from mbrl_control.models import mjcf, mjcf_trial
 
 BOMB = 300 << 20
@@ -388,15 +387,15 @@ def test_what_a_trial_takes_is_told(tmp_path):
 
 
 @pytest.mark.fault(row=30)
-def test_a_model_that_takes_for_ever_is_given_up(tmp_path, monkeypatch, record_property):
+def test_a_model_that_takes_for_ever_is_given_up(tmp_path, record_property):
     bodies = "<replicate count='1000000000'><body><geom size='1'/></body></replicate>"
     (tmp_path / "robot.xml").write_text(f"<mujoco><worldbody>{bodies}</worldbody></mujoco>")
-    monkeypatch.setattr(mjcf, "CAPS", Caps(wall_s=1.0))
     begin = time.monotonic()
-    with pytest.raises(UserError, match="reading it took longer than the 1 s that are allowed"):
+    with pytest.raises(UserError, match=r"reading it took more than the 0\.5 s of processor time that are allowed"):
         mjcf.read(tmp_path / "robot.xml")
-    assert time.monotonic() - begin < 5.0
-    record_property("measured", "a model of 10^9 bodies given up when the child's time is over")
+    took = time.monotonic() - begin
+    assert took < 5.0
+    record_property("measured", f"a model of 10^9 bodies given up after {took:.1f} s")
 
 
 def test_shipped_models_need_no_child_and_others_one_only(tmp_path, monkeypatch):

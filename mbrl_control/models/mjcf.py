@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import importlib.util
+import itertools
+import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +22,12 @@ from mbrl_control.robot import RobotSpec
 from mbrl_control.schema import SimSpec, StateSignal
 
 CAPS = guarded.Caps(wall_s=10.0, memory_bytes=2 << 30)
+WORK_S, WORK_S_PER_MB = 0.5, 1.0
+"""Processor time that compiling may take: at least, and for each megabyte of meshes, textures and other files that are named."""
+
+_NAMED = re.compile(rb"(?:file|filename)\s*=\s*[\"']([^\"']+)[\"']")
+MOST_NAMED = 1000
+
 URDF = ".urdf"
 MEMORY_MB = int(SimSpec.model_fields["memory_mb"].default)
 UNITS = {
@@ -109,10 +119,32 @@ def edited(path: Path) -> Any:
     return made
 
 
+def work_s(path: Path) -> float:
+    """Processor time that compiling an MJCF may take, s, by the size of what it and the files that it includes name.
+
+    Where they lie is not looked up as MuJoCo does: the greatest file of a name in the file's own folder and two levels below it counts.
+
+    Args:
+        path: of the file.
+    """
+    sizes: dict[str, int] = {}
+    for place in itertools.islice(itertools.chain(*(path.parent.glob(pattern) for pattern in ("*", "*/*", "*/*/*"))), MOST_NAMED):
+        if place.is_file():
+            sizes[place.name] = max(place.stat().st_size, sizes.get(place.name, 0))
+    seen, left = set[str](), [path]
+    while left and len(seen) < MOST_NAMED:
+        with contextlib.suppress(OSError):
+            for name in {found.decode("utf-8", "replace").rpartition("/")[2] for found in _NAMED.findall(left.pop().read_bytes())} - seen:
+                seen.add(name)
+                left += [path.parent / name] if name.endswith(".xml") and (path.parent / name).is_file() else []
+    return min(WORK_S + WORK_S_PER_MB * sum(sizes.get(name, 0) for name in seen) / 2**20, CAPS.wall_s)
+
+
 @functools.lru_cache(maxsize=32)  # a plant and a known model of one run read the same file
 def _try(path: Path, mtime_ns: int, size: int) -> int:
     """Bytes that a file takes."""
-    took = guarded.call(mjcf_trial.trial, str(path), what=f"{path}: MuJoCo cannot load this MJCF", caps=CAPS)
+    caps = replace(CAPS, work_s=work_s(path))
+    took = guarded.call(mjcf_trial.trial, str(path), what=f"{path}: MuJoCo cannot load this MJCF", caps=caps)
     # The compiler holds assets several times: with a height field that is a third of a gigabyte in the end it takes 1.3 GB for a moment.
     return max(int(took["peak"]), int(took["model"]) + int(took["data"]))
 
