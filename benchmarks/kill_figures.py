@@ -218,6 +218,7 @@ def passed(command_timeout_s: float, by: Mapping[str, Any]) -> dict[str, bool]:
     stops.append((sum(after for after, _ in stops), sum(before for _, before in stops)))
     return {"the receiver stops in time": not by.get("controller", {}).get("stop_ms", 0.0) > allowed,
             "no command after the controller's death": by.get("controller", {}).get("commands_after", 0) == 0,
+            "no more ticks missed after a helper's death than before": all(v["missed_ticks"] <= v["missed_before"] for v in helpers),
             "no tick missed after a helper's death but in stops of the machine": all(v["missed_ticks"] == v["missed_in_freezes"]
                                                                                     for v in helpers),
             "no more stops of the machine after helpers' deaths than chance brings": all(chance(*s) >= DOUBT for s in stops),

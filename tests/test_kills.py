@@ -85,12 +85,13 @@ def test_a_recorder_without_a_successor_has_lost_everything_since():
 
 
 def test_what_is_promised_and_what_breaks_it():
-    good = [kill("controller", silence_s=0.06), kill("trainer", missed=2, frozen=2), kill(unrecorded_s=0.9, readable=1.0)]
+    good = [kill("controller", silence_s=0.06), kill("trainer", missed=2, frozen=2, before_missed=2), kill(unrecorded_s=0.9, readable=1.0)]
     assert all(passed(0.06, summary(good)).values())
     for what, broken in (
         ("the receiver stops in time", kill("controller", silence_s=0.0605)),
         ("no command after the controller's death", kill("controller", after=1)),
-        ("no tick missed after a helper's death but in stops of the machine", kill("keeper", missed=2, frozen=1)),
+        ("no more ticks missed after a helper's death than before", kill("keeper", missed=1, frozen=1)),
+        ("no tick missed after a helper's death but in stops of the machine", kill("keeper", missed=2, frozen=1, before_missed=2)),
         ("no process left", kill("mbrl", processes=1)),
         ("nothing to clean by hand", kill("sim", shared_after=1)),
         ("at most a second lost", kill(unrecorded_s=1.1)),
