@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -82,3 +82,19 @@ def run_of_arm(n: int = 100, dt_ns: int = 10_000_000, start: int = 1_000_000_000
         if i % 2 == 0:
             rows.append((prefix + "/commands", ARRAY, array(float(i), -float(i)), at + 300_000))
     return rows, states
+
+
+def own_run(n: int = 200, gap: Sequence[int] = ()) -> list[Row]:
+    """A run as the stack records it: 100 Hz states, 50 Hz stamped commands and decisions."""
+    rows: list[Row] = []
+    for i in range(n):
+        at = 10**9 + 10_000_000 * i
+        if i in gap:
+            continue
+        rows.append(("/joint_states", JOINTS, joint_state(at, (np.sin(i / 20), 0.1), (0, i)), at + 100_000))
+        if i % 2:
+            sent = {"header": {"stamp": at + 3_000_000}, "name": ["u1", "u2"], "position": [i, -i]}
+            chosen = {"header": {"stamp": at + 3_000_000}, "name": ["model_version"], "position": [i // 50]}
+            rows.append(("/mbrl/command", JOINTS, encode(JOINTS, sent), at + 3_100_000))
+            rows.append(("/mbrl/decision", JOINTS, encode(JOINTS, chosen), at + 3_200_000))
+    return rows

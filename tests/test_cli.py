@@ -96,6 +96,8 @@ def test_errors_are_one_sentence_without_a_traceback():
     (["demo", "--lockstep", "--robot", "nothing"], "neither a shipped robot nor a file"),
     (["control", "--robot", "nothing"], "neither a shipped robot nor a file"),
     (["record", "--robot", "nothing"], "neither a shipped robot nor a file"),
+    (["record", "--robot", "cartpole", "--keep-mb", "255"], "keep_mb = 255 must be 0, which keeps everything, or at least 256"),
+    (["control", "--robot", "cartpole", "--keep-mb", "1"], "keep_mb = 1 must be 0, which keeps everything, or at least 256"),
     (["fit", "x.csv", "--robot", "nothing", "-o", "m"], "neither a shipped robot nor a file"),
     (["sim", "--robot", "rc_car"], "has no `sim` section"),
     (["demo", "--robot", "rc_car"], "no `sim` section"),

@@ -24,6 +24,7 @@ from mbrl_control.data.loading import load_episodes
 from mbrl_control.data.mcap_bag import McapBag
 from mbrl_control.data.message_types import definition
 from mbrl_control.data.recover import recover
+from mbrl_control.data.sizes import Sizes
 from mbrl_control.errors import DataError
 
 
@@ -74,7 +75,7 @@ def test_a_missing_split_is_told_and_counted(tmp_path):
 
 def small_chunks(path, rows):
     """An MCAP file of many chunks and its messages in order."""
-    bag = McapBag(path, chunk_bytes=2000)
+    bag = McapBag(path, Sizes(chunk_bytes=2000))
     for topic, kind, payload, at in rows:
         bag.write(topic, kind, payload, at, at)
     bag.close()

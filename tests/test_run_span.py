@@ -95,3 +95,9 @@ def test_a_run_ends_in_time_when_its_recorder_was_given_up(tmp_path, monkeypatch
     assert wall_s == pytest.approx(300.0 + LAG_S, abs=1.0)
     assert extra["ended_early"] == {}
     assert not extra["interrupted"]
+
+
+def test_every_recorder_of_a_run_keeps_as_much(tmp_path):
+    recorders = [node for node in live_run.nodes(LiveSettings("cartpole", tmp_path, 300.0, keep_mb=512)) if "record" in node.module]
+    assert [node.name for node in recorders] == ["recorder", "standby", "reserve"]
+    assert all(node.parameters["keep_mb"] == "512" for node in recorders)

@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 import pytest
-from bag_tools import JOINTS, changed, joint_state, run_of_arm, spec_of
+from bag_tools import JOINTS, changed, joint_state, own_run, run_of_arm, spec_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -14,12 +14,13 @@ from mbrl_control.data.bag_episodes import episodes_from_bag
 from mbrl_control.data.mcap_bag import McapBag
 from mbrl_control.data.message_types import encode
 from mbrl_control.data.recorder import Recorder, RecorderOptions
+from mbrl_control.data.sizes import Sizes
 from mbrl_control.data.tail import EpisodeTail, McapTail
 from mbrl_control.errors import DataError
 
 
 def written(folder, rows, chunk_bytes=1500):
-    bag = McapBag(folder, chunk_bytes)
+    bag = McapBag(folder, Sizes(chunk_bytes))
     for topic, kind, payload, at in rows:
         bag.write(topic, kind, payload, at, at - 5)
     bag.close()
@@ -74,22 +75,6 @@ def test_it_follows_a_recorder(tmp_path):
                 got += tail.read()
     got += tail.read()
     assert [m.payload for m in got] == [p for _, _, p, _ in rows]
-
-
-def own_run(n=200, gap=()):
-    """A run as the stack records it: 100 Hz states, 50 Hz stamped commands and decisions."""
-    rows = []
-    for i in range(n):
-        at = 10**9 + 10_000_000 * i
-        if i in gap:
-            continue
-        rows.append(("/joint_states", JOINTS, joint_state(at, (np.sin(i / 20), 0.1), (0, i)), at + 100_000))
-        if i % 2:
-            sent = {"header": {"stamp": at + 3_000_000}, "name": ["u1", "u2"], "position": [i, -i]}
-            chosen = {"header": {"stamp": at + 3_000_000}, "name": ["model_version"], "position": [i // 50]}
-            rows.append(("/mbrl/command", JOINTS, encode(JOINTS, sent), at + 3_100_000))
-            rows.append(("/mbrl/decision", JOINTS, encode(JOINTS, chosen), at + 3_200_000))
-    return rows
 
 
 @pytest.mark.parametrize("gap", [(), range(80, 130)])

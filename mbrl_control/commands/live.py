@@ -12,9 +12,11 @@ import typer
 
 from mbrl_control import robot
 from mbrl_control.commands.options import Json, Robot, Seed, console
+from mbrl_control.data.sizes import sizes
 from mbrl_control.errors import UserError
 
 Duration = Annotated[float, typer.Option(min=0.0, help="seconds; 0 until Ctrl-C")]
+KeepMb = Annotated[int, typer.Option(min=0, help="drop the oldest files of the bag beyond so many MB, at least 256; 0 keeps everything")]
 Out = Annotated[Path | None, typer.Option(help="folder of the run")]
 
 
@@ -24,6 +26,7 @@ def control(
     model: Annotated[Path | None, typer.Option(help="start from a model folder that `mbrl fit` made")] = None,
     train: Annotated[bool, typer.Option(help="keep learning while it runs")] = True,
     seed: Seed = 0,
+    keep_mb: KeepMb = 0,
     out: Annotated[Path | None, typer.Option(help="new folder for bag, models, report and picture")] = None,
     json_path: Json = None,
 ) -> None:
@@ -34,9 +37,10 @@ def control(
     from mbrl_control.store import ModelStore, snapshot  # noqa: PLC0415
 
     spec = robot.load(robot_name)
+    sizes(keep_mb)
     run_dir = (out or new_run_dir(spec.name)).absolute()
     given = snapshot.read(model / "model", spec.hash) if model is not None else None
-    settings = live_run.LiveSettings(robot_name, run_dir, duration or 1e9, seed, sim=False, train=train)
+    settings = live_run.LiveSettings(robot_name, run_dir, duration or 1e9, seed, sim=False, train=train, keep_mb=keep_mb)
     prepared = live_run.prepare(settings)
     if given is not None:
         ModelStore(run_dir / "store").publish(given)
@@ -85,15 +89,17 @@ def sim(robot_name: Robot = "cartpole", duration: Duration = 0.0, seed: Seed = 0
     finish("sim", status, time.monotonic() - begin, json_path)
 
 
-def record(robot_name: Robot, out: Out = None, duration: Duration = 0.0, json_path: Json = None) -> None:
+def record(robot_name: Robot, out: Out = None, duration: Duration = 0.0, keep_mb: KeepMb = 0, json_path: Json = None) -> None:
     """Record a robot's states and commands as a rosbag2 in MCAP."""
     from mbrl_control.commands.demo import new_run_dir  # noqa: PLC0415
 
     spec, begin = robot.load(robot_name), time.monotonic()
+    sizes(keep_mb)
     run_dir = (out or new_run_dir(spec.name)).absolute()
     if (run_dir / "bag").exists():
         raise UserError(f"{run_dir / 'bag'} exists already; recordings are never overwritten, name another folder with --out")
-    status = foreground("recorder", "mbrl_control_ros.recorder_node", {"robot": robot_name, "run_dir": str(run_dir)}, duration)
+    given = {"robot": robot_name, "run_dir": str(run_dir), "keep_mb": str(keep_mb)}
+    status = foreground("recorder", "mbrl_control_ros.recorder_node", given, duration)
     console.print(f"recorded to {run_dir / 'bag'}", highlight=False)
     finish("record", status, time.monotonic() - begin, json_path)
 

@@ -8,10 +8,11 @@ import time
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from mbrl_control.data.mcap_bag import McapBag
+from mbrl_control.data.sizes import Sizes
 from mbrl_control.errors import DataError
 
 _BATCH = 1000
@@ -23,21 +24,21 @@ class RecorderOptions:
 
     Attributes:
         flush_s: what a killed recorder loses at most, about.
-        chunk_bytes: a chunk is closed when it reaches this size.
         queue: messages that may wait for the disk; more are dropped and counted.
         sync_s: how often data is forced to the disk itself (against power loss); 0: never.
-        min_free_bytes: refuse to start below, and stop when reached.
+        min_free_bytes: refuse to start below, and stop when reached; where old files may be dropped they go first.
         check_s: how often the free space is looked at.
         resume: go on in the folder of a recorder that ended too early, in a file of its own.
+        sizes: of the bag's files.
     """
 
     flush_s: float = 0.25
-    chunk_bytes: int = 256 << 10
     queue: int = 20_000
     sync_s: float = 1.0
     min_free_bytes: int = 1 << 30
     check_s: float = 1.0
     resume: bool = False
+    sizes: Sizes = field(default_factory=Sizes)
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,7 @@ class RecorderEvent:
     """Something that a person should know of.
 
     Attributes:
-        code: `disk_full`, `queue_full`, `write_failed` or `bad_topic`.
+        code: `disk_full`, `room_made`, `queue_full`, `write_failed` or `bad_topic`.
         text: one sentence.
     """
 
@@ -93,10 +94,9 @@ class Recorder:
         if free < self.options.min_free_bytes:
             raise DataError(f"{self.folder}: {free >> 20} MB free on this disk, less than the limit of "
                             f"{self.options.min_free_bytes >> 20} MB; make room or record elsewhere")
-        self._bag = McapBag(self.folder, self.options.chunk_bytes, {k: (t, "ros2msg") for k, t in (definitions or {}).items()},
+        self._bag = McapBag(self.folder, self.options.sizes, {k: (t, "ros2msg") for k, t in (definitions or {}).items()},
                             self.options.resume)
         self._bag.flush()
-        self.path = self._bag.path
         self._refused: set[str] = set()
         self._queue: deque[_Item] = deque()
         self._stop = threading.Event()
@@ -108,6 +108,11 @@ class Recorder:
             self._threads.append(threading.Thread(target=self._sync, name="recorder-sync", daemon=True))
         for thread in self._threads:
             thread.start()
+
+    @property
+    def path(self) -> Path:
+        """The file that is written now."""
+        return self._bag.path
 
     @property
     def recording(self) -> bool:
@@ -230,8 +235,12 @@ class Recorder:
 
     def _check_disk(self) -> None:
         free, limit = shutil.disk_usage(self.folder).free, self.options.min_free_bytes
-        if free < limit:
+        if free >= limit:
+            return
+        if not self._bag.make_room(limit - free):
             self._halt("disk_full", f"{self.folder}: recording stopped: {free >> 20} MB free, the limit is {limit >> 20} MB")
+        elif not any(e.code == "room_made" for e in self.events):
+            self._report("room_made", f"{self.folder}: {free >> 20} MB free, the limit is {limit >> 20} MB; the oldest files are dropped")
 
     def _sync(self) -> None:
         while not self._stop.wait(self.options.sync_s):

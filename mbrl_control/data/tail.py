@@ -14,7 +14,7 @@ from mbrl_control.data.align import Clocks, Stream, align, choose_times
 from mbrl_control.data.bag_episodes import version_of
 from mbrl_control.data.episodes import Episode
 from mbrl_control.data.expansion import ExpansionError
-from mbrl_control.data.mcap_bag import part_of
+from mbrl_control.data.mcap_bag import part_of, parts_in
 from mbrl_control.data.mcap_records import McapScanner
 from mbrl_control.data.message_types import TypeBook, decode
 from mbrl_control.errors import DataError
@@ -40,8 +40,8 @@ class TailMessage(NamedTuple):
 class McapTail:
     """Follows an MCAP file while a recorder writes it. Reads whole records only; a partly written last one is waited for.
 
-    In a recorder's folder it goes on with the next part once there is one: its recorder was killed, and what it left half written
-    will never be whole.
+    In a recorder's folder it goes on with the next part once there is one: the one before is full, or its recorder was killed, and what
+    that left half written will never be whole. Parts that were dropped as too old are passed over.
 
     Args:
         path: the file, or the folder that the recorder makes; need not exist yet.
@@ -84,11 +84,11 @@ class McapTail:
         """
         out: list[TailMessage] = []
         # Looked for before the reading: when there is a next part, nothing is added to this one any more.
-        while self.path.is_dir() and part_of(self.path, self.part + 1).exists():
+        for following in [number for number in parts_in(self.path) if number > self.part]:
             if not self._scanner.fault:
                 out += self._read_part()
             _ = self.types  # those of this part are kept
-            self.part, self.offset, self._scanner = self.part + 1, 0, self._new_scanner()
+            self.part, self.offset, self._scanner = following, 0, self._new_scanner()
         return out + self._read_part()
 
     def _read_part(self) -> list[TailMessage]:

@@ -51,6 +51,7 @@ class LiveSettings:
         train: start the trainer.
         store: model store to start from; by default the run's own, empty one.
         sim_parameters: further parameters of the simulated robot.
+        keep_mb: the oldest files of the bag are dropped beyond so many MB; 0: none ever is.
         course: file of a course to play instead of plans (`mbrl_control.runtime.course`); then nothing plans.
     """
 
@@ -63,13 +64,14 @@ class LiveSettings:
     store: Path | None = None
     sim_parameters: tuple[tuple[str, str], ...] = ()
     course: Path | None = None
+    keep_mb: int = 0
 
 
 def nodes(settings: LiveSettings) -> list[Node]:
     """The processes of a run."""
     common = {"robot": settings.robot, "seed": str(settings.seed)}
     folders = {"run_dir": str(settings.run_dir), "store_dir": str(settings.store or settings.run_dir / "store")}
-    recording = {"robot": settings.robot, "run_dir": folders["run_dir"]}
+    recording = {"robot": settings.robot, "run_dir": folders["run_dir"], "keep_mb": str(settings.keep_mb)}
     out = [Node("recorder", "mbrl_control_ros.recorder_node", recording, heartbeat=True),
            *(Node(name, "mbrl_control_ros.recorder_standby", {**recording, "resume": "true"}, heartbeat=True, later=True, log="recorder")
              for name in HELPERS["recorder"].standby)]

@@ -16,7 +16,7 @@ from sensor_msgs.msg import JointState
 from std_msgs.msg import Float64MultiArray
 from waiting import until
 
-from mbrl_control.data.mcap_bag import part_of
+from mbrl_control.data.mcap_bag import part_of, parts_in
 from mbrl_control.data.tail import McapTail
 from mbrl_control.process_name import RECORDS, STANDS_BY, called
 from mbrl_control.runtime.faults import Mode, mask
@@ -135,6 +135,26 @@ def test_a_recording_is_never_overwritten(probe, recorder, start, tmp_path):
     second = start("recorder_node", "robot:=cartpole", f"run_dir:={tmp_path / 'run'}")
     assert second.process.wait(20) == 2
     assert "exists already" in second.output
+
+
+def test_it_begins_the_next_file_and_drops_the_oldest_as_told(probe, start, tmp_path):
+    wrong = start("recorder_node", "robot:=cartpole", f"run_dir:={tmp_path / 'wrong'}", "keep_mb:=3", "part_mb:=2", ns="/other")
+    assert wrong.process.wait(20) == 2
+    assert "keep_mb = 3 must be 0, which keeps everything, or at least 4" in wrong.output
+    bag = tmp_path / "run" / "bag"
+    made = start("recorder_node", "robot:=cartpole", f"run_dir:={tmp_path / 'run'}", "keep_mb:=2", "part_mb:=1", ns="/arm")
+    publisher = publishers(probe, tmp_path)[COMMAND]
+    large = Float64MultiArray(data=[1.0] * 10_000)
+
+    def dropped():
+        publisher.publish(large)
+        return parts_in(bag) and parts_in(bag)[0] > 1
+
+    until(dropped, "files to be dropped", 30.0)
+    assert made.end() == 0
+    assert sum(path.stat().st_size for path in bag.iterdir()) < 4 << 20
+    with AnyReader([bag]) as found:
+        assert found.message_count > 20
 
 
 def test_remapped_topics_are_recorded_under_the_names_of_the_yaml():

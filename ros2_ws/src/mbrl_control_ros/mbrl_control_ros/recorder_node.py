@@ -20,6 +20,7 @@ from std_msgs.msg import Float64MultiArray
 from mbrl_control import robot
 from mbrl_control.data.black_box import BlackBox
 from mbrl_control.data.recorder import Recorder, RecorderEvent, RecorderOptions
+from mbrl_control.data.sizes import PART_MB, sizes
 from mbrl_control.data.turn import Turn
 from mbrl_control.errors import DataError
 from mbrl_control.heartbeat import Heartbeat
@@ -90,9 +91,12 @@ class RecorderNode(Node):
         waiting = parameters.integer(self, "queue", 20_000, "messages that may wait for the disk", least=1)
         flush_s = parameters.number(self, "flush_s", 0.25, "longest time that a message stays in memory, s", least=0.01)
         resume = parameters.flag(self, "resume", False, "go on in the bag of a recorder that was killed, in a file of its own")
+        keep_mb = parameters.integer(self, "keep_mb", 0, "the oldest files are dropped beyond it, MB; 0: none ever is")
+        part_mb = parameters.integer(self, "part_mb", PART_MB, "size at which the next file of the bag is begun, MB", least=1)
         self.newest = time.monotonic()
         topics = recorded_topics(spec)
-        self.bag = Recorder(folder, RecorderOptions(flush_s=flush_s, queue=waiting, resume=resume), self._tell)
+        options = RecorderOptions(flush_s=flush_s, queue=waiting, resume=resume, sizes=sizes(keep_mb, part_mb))
+        self.bag = Recorder(folder, options, self._tell)
         self.black_box = BlackBox(run_dir, tell=self.get_logger().warning)
         self._mode = Mode.INACTIVE
         states = {s.topic for s in spec.state}
