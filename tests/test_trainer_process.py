@@ -23,7 +23,7 @@ from mbrl_control.training import worker
 def test_at_its_cap_of_memory_the_process_ends_with_a_sentence(tmp_path, record_property):
     code = ("import sys\nsys.path.insert(0, sys.argv[1])\nimport numpy as np\nfrom pathlib import Path\nimport test_trainer as t\n"
             "from mbrl_control.training import worker\n"
-            "class Tail:\n    def __init__(self, *_, **__):\n        pass\n    def poll(self):\n        np.ones(10**9)\n"
+            "class Tail:\n    def __init__(self, *_, **__):\n        pass\n    def poll(self, at_most_s):\n        np.ones(10**9)\n"
             "worker.EpisodeTail = Tail\nworker.background = lambda: None\nrun = Path(sys.argv[2])\n"
             "worker.run(t.spec_of(memory_mb=1024), run, run / 'store')\n")
     command = [sys.executable, "-c", code, os.path.dirname(__file__), str(tmp_path)]
@@ -46,7 +46,8 @@ class Tail:
     def __init__(self, *_, **__):
         self.begin = time.monotonic()
         self.data = t.cart(600.0)
-    def poll(self):
+    behind = False
+    def poll(self, at_most_s):
         return 1
     def episodes(self):
         return [self.data.cut(0, min(len(self.data), 150 + int(2000 * (time.monotonic() - self.begin))))]

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from itertools import chain
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -22,8 +24,9 @@ from mbrl_control.heartbeat import nothing
 from mbrl_control.messages import DECISION_TOPIC, parts, stamp_ns, stamped_command_signals
 from mbrl_control.robot import RobotSpec
 
-_AT_ONCE = 64 << 20
+_AT_ONCE = 8 << 20
 _PROGRESS_EVERY = 1000
+_FORGET_EVERY = 20_000
 LEAVING_S = 30.0
 
 
@@ -82,38 +85,42 @@ class McapTail:
         Raises:
             DataError: the file is damaged; everything sound before that was returned by earlier calls.
         """
-        out: list[TailMessage] = []
+        return [message for piece in self.pieces() for message in piece]
+
+    def pieces(self) -> Iterator[list[TailMessage]]:
+        """As `read`, a piece at a time: of long recordings all messages at once would not fit into the memory."""
         # Looked for before the reading: when there is a next part, nothing is added to this one any more.
         for following in [number for number in parts_in(self.path) if number > self.part]:
             if not self._scanner.fault:
-                out += self._read_part()
+                yield from self._read_part()
             _ = self.types  # those of this part are kept
             self.part, self.offset, self._scanner = following, 0, self._new_scanner()
-        return out + self._read_part()
+        yield from self._read_part()
 
-    def _read_part(self) -> list[TailMessage]:
+    def _read_part(self) -> Iterator[list[TailMessage]]:
         if self._scanner.fault:
             raise DataError(f"{self.path}: damaged after byte {self.offset}: {self._scanner.fault}; stop and recover it")
         if self._scanner.finished:
-            return []
+            return
         path = part_of(self.path, self.part) if self.path.is_dir() else self.path
         try:
             with path.open("rb") as file:
-                file.seek(self.offset)
-                while True:
+                more = True
+                while more:
+                    file.seek(self.offset)
                     want = max(_AT_ONCE, self._scanner.missing)
                     data = file.read(min(want, max(os.fstat(file.fileno()).st_size - self.offset, 0)))
                     used = self._feed(data, path)
-                    if self._scanner.fault:  # what is sound is handed over; the next call tells the fault
-                        break
-                    self.offset += used
-                    if len(data) < want or self._scanner.finished:
-                        break
-                    file.seek(self.offset)
+                    # What is sound before a fault is handed over; the next call tells the fault.
+                    self.offset += 0 if self._scanner.fault else used
+                    more = len(data) == want and not self._scanner.finished and not self._scanner.fault
+                    yield self._fresh()
         except FileNotFoundError:
-            return []
+            return
         except OSError as error:
             raise DataError(f"{path}: cannot be read: {error.strerror}") from error
+
+    def _fresh(self) -> list[TailMessage]:
         channels, fresh = self._scanner.channels, self._scanner.messages
         self._scanner.messages = []
         return [TailMessage(channels[c].topic, channels[c].type, log, publish, payload) for c, log, publish, payload in fresh]
@@ -179,12 +186,23 @@ class EpisodeTail:
         self._rows = {topic: _Growing(len(p.index)) for topic, p in self._parts.items()}
         self._versions = _Growing(1)
         self._topics: dict[str, str | None] = {}
+        self._stores: dict[str, Any] = {}
         self._last_ns = 0
+        self._backlog: Iterator[TailMessage] | None = None
         self._origin_ns: int | None = None  # kept when old data is forgotten, so that an instant keeps its time
         self.rejected: Counter[str] = Counter()
 
-    def poll(self) -> int:
+    @property
+    def behind(self) -> bool:
+        """The last `poll` ended before all was taken in that had been recorded."""
+        return self._backlog is not None
+
+    def poll(self, at_most_s: float = math.inf) -> int:
         """Take in what was recorded since the last call.
+
+        Args:
+            at_most_s: end when so much time of the recording was taken in; the next call goes on from there. At most `LEAVING_S` show
+                who calls `episodes` after each call every row before it is forgotten.
 
         Returns:
             How many messages were taken.
@@ -192,32 +210,46 @@ class EpisodeTail:
         Raises:
             DataError: the file is damaged, or a topic has another type than the spec says.
         """
-        taken, fresh = 0, self.tail.read()
-        types = self.tail.types
-        for number, message in enumerate(fresh):
-            if number % _PROGRESS_EVERY == 0:
+        taken, begin = 0, self._last_ns
+        backlog, self._backlog = self._backlog or chain.from_iterable(self.tail.pieces()), None
+        for number, message in enumerate(backlog, start=1):
+            taken += self._take(message)
+            if number % _PROGRESS_EVERY == 1:
                 self._progress()
-            topic = self._topic(message)
-            if topic is None:
-                continue
-            decoded = decode(message.type, message.payload, types.store(message.type))
-            clocks = (stamp_ns(decoded) or 0, message.publish_ns, message.log_time_ns)
-            self._last_ns = max(self._last_ns, message.log_time_ns)
-            if topic == DECISION_TOPIC:
-                if (version := version_of(decoded)) is not None:
-                    self._versions.add(clocks, np.array([version]))
-                continue
-            reader = self._parts[topic].reader
-            fault = reader.read(decoded)
-            if fault is None:
-                self._rows[topic].add(clocks, reader.values)
-                taken += 1
-            else:
-                self.rejected[f"{topic}: {fault}"] += 1
-        oldest = self._last_ns - int(self.window_s * 1e9)
-        for rows in (*self._rows.values(), self._versions):
-            rows.forget_before(oldest)
+            if number % _FORGET_EVERY == 0:
+                self._forget()
+            begin = begin or self._last_ns
+            if self._last_ns - begin >= at_most_s * 1e9:
+                self._backlog = backlog
+                break
+        self._forget()
         return taken
+
+    def _forget(self) -> None:
+        for rows in (*self._rows.values(), self._versions):
+            rows.forget_before(self._last_ns - int(self.window_s * 1e9))
+
+    def _take(self, message: TailMessage) -> bool:
+        """Take in a message; whether it was a state or a command that counts."""
+        topic = self._topic(message)
+        if topic is None:
+            return False
+        if message.type not in self._stores:
+            self._stores[message.type] = self.tail.types.store(message.type)
+        decoded = decode(message.type, message.payload, self._stores[message.type])
+        clocks = (stamp_ns(decoded) or 0, message.publish_ns, message.log_time_ns)
+        self._last_ns = max(self._last_ns, message.log_time_ns)
+        if topic == DECISION_TOPIC:
+            if (version := version_of(decoded)) is not None:
+                self._versions.add(clocks, np.array([version]))
+            return False
+        reader = self._parts[topic].reader
+        fault = reader.read(decoded)
+        if fault is not None:
+            self.rejected[f"{topic}: {fault}"] += 1
+            return False
+        self._rows[topic].add(clocks, reader.values)
+        return True
 
     def episodes(self) -> list[Episode]:
         """All episodes so far, the last one still growing; rows are the instants at which commands were sent."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import math
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +56,7 @@ class RunReader:
 
     def poll(self) -> RunLog:
         """Take in what has come since the last call."""
-        for message in self._tail.read():
+        for message in chain.from_iterable(self._tail.pieces()):
             self._take(message)
         self._take_refits()
         return self.log

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 
 from mbrl_control import memory
-from mbrl_control.data.tail import EpisodeTail
+from mbrl_control.data.tail import LEAVING_S, EpisodeTail
 from mbrl_control.errors import DataError
 from mbrl_control.heartbeat import Heartbeat
 from mbrl_control.priority import background
@@ -22,6 +22,7 @@ from mbrl_control.training.trainer import Trainer
 
 POLL_S = 0.1
 ALIGN_SHARE = 0.25
+CATCH_UP_S = LEAVING_S - 5.0
 
 
 def run(spec: RobotSpec, run_dir: Path, store_dir: Path, seed: int = 0) -> None:
@@ -58,13 +59,17 @@ def _follow(spec: RobotSpec, run_dir: Path, store: ModelStore, seed: int, stop: 
     beat = Heartbeat()
     tail = EpisodeTail(run_dir / "bag", spec, progress=beat)
     trainer = Trainer(spec, store, seed, beat)
-    aligned = 0.0
+    aligned, fresh = 0.0, False
     while not stop:
         beat()
         # Aligning all the data takes longer than reading what is new, so it is done a few times per refit, not at every look.
-        if tail.poll() and time.monotonic() - aligned > ALIGN_SHARE * spec.trainer.refit_every_s:
+        # A trainer that is started again goes through all that was recorded, so that it remembers what the one before it did.
+        fresh = bool(tail.poll(CATCH_UP_S)) or fresh
+        if fresh and (tail.behind or time.monotonic() - aligned > ALIGN_SHARE * spec.trainer.refit_every_s):
             trainer.set_data(tail.episodes())
-            aligned = time.monotonic()
+            aligned, fresh = time.monotonic(), False
+        if tail.behind:
+            continue
         if not trainer.due():
             time.sleep(POLL_S)
             continue
