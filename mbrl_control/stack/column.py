@@ -33,6 +33,16 @@ class Column(Sequence[Any]):
         self._rows[self._count] = value
         self._count += 1
 
+    @property
+    def values(self) -> np.ndarray:
+        """[count] or [count, K] themselves, not a copy; only to be used until the next `append` or `select`."""
+        return self._rows[: self._count]
+
+    def select(self, chosen: np.ndarray) -> None:
+        """Keep the numbers or rows for which `chosen` [count] is true."""
+        self._rows = self._rows[: self._count][chosen]
+        self._count = len(self._rows)
+
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         return np.array(self._rows[: self._count], dtype, copy=copy)
 

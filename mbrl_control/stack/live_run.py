@@ -198,7 +198,7 @@ def finish(spec: RobotSpec, reader: RunReader, settings: LiveSettings, command: 
     log.refused = _refused(settings) - refused_before
     left = reader.controller()
     log.reused = left.get("plans_reused")
-    cadence = left.get("cadence", {"rate_hz": spec.rate_hz, "ticks": len(log.time), "missed": None, "lateness_us": None})
+    cadence = left.get("cadence", {"rate_hz": spec.rate_hz, "ticks": sum(log.ticks), "missed": None, "lateness_us": None})
     cadence["machine"] = freeze_part(seen, cadence)
     tail = EpisodeTail(settings.run_dir / "bag", spec)
     tail.poll()

@@ -17,6 +17,7 @@ from mbrl_control.stack.run_log import RunLog
 from mbrl_control.stack.success import holds
 
 COLOURS = ("#1f6f8b", "#d1603d", "#6a8d3a", "#8a5a9e", "#b08900", "#4d4d4d", "#c0508f")
+MOST_LINES = 3000
 
 
 def _states(axes: Axes, spec: RobotSpec, log: RunLog, time: np.ndarray) -> None:
@@ -51,15 +52,16 @@ def moving_mean(values: np.ndarray, width: int) -> np.ndarray:
 
 def _cost(axes: Axes, spec: RobotSpec, log: RunLog, time: np.ndarray) -> None:
     cost = np.array(log.cost)
-    width = max(1, round(0.5 * spec.rate_hz))
+    width, thinned = max(1, round(0.5 * spec.rate_hz)), bool((np.array(log.ticks) > 1).any())
     smooth = moving_mean(cost, width) if len(cost) >= width else cost
     axes.plot(time, cost, color="#bbbbbb", lw=0.5)
-    axes.plot(time, smooth, color=COLOURS[1], lw=1.4, label="stage cost (mean of 0.5 s)")
-    for at, _ in log.swaps:
+    axes.plot(time, smooth, color=COLOURS[1], lw=1.4, label=f"stage cost (mean of {f'{width} rows' if thinned else '0.5 s'})")
+    told = len(log.swaps) <= MOST_LINES
+    for at, _ in log.swaps if told else ():
         axes.axvline(at, color=COLOURS[0], lw=0.4, alpha=0.5)
     axes.legend(loc="upper right", fontsize=8)
     axes.set_ylabel("cost")
-    axes.set_xlabel("time [s]   (thin lines: a new model is used)")
+    axes.set_xlabel("time [s]   (thin lines: a new model is used)" if told else "time [s]")
 
 
 def _refits(axes: Axes, log: RunLog) -> None:

@@ -69,17 +69,18 @@ def episode_parts(spec: RobotSpec, log: RunLog) -> list[dict[str, Any]]:
     out = []
     for a, b in log.bounds():
         when = solved_at(spec, np.array(log.time[a:b]), np.array(log.state[a:b]))
-        out.append({"start_s": log.time[a] if a < len(log.time) else 0.0, "experience_s": (b - a) * spec.tick_s,
-                    "return": -float(np.sum(log.cost[a:b])), "solved": when is not None, "solved_at_s": when})
+        ticks = np.array(log.ticks[a:b])
+        out.append({"start_s": log.time[a] if a < len(log.time) else 0.0, "experience_s": float(ticks.sum()) * spec.tick_s,
+                    "return": -float(ticks @ np.array(log.cost[a:b])), "solved": when is not None, "solved_at_s": when})
     return out
 
 
 def fault_parts(log: RunLog) -> list[dict[str, Any]]:
     """The report's `faults`: degraded and worse modes, then the faults behind them, each with its count of ticks and first time."""
-    mode, number = np.array(log.mode), np.array(log.faults, np.int64)
+    mode, number, ticks = np.array(log.mode), np.array(log.faults, np.int64), np.array(log.ticks)
     modes = ((m.name, MEANINGS[m], mode == m) for m in Mode if m >= Mode.DEGRADED)
     reasons = ((code, fault.action, (number & faults.mask([code])) > 0) for code, fault in FAULTS.items())
-    return [{"code": code, "count": int(there.sum()), "first_s": log.time[int(there.argmax())], "action": action}
+    return [{"code": code, "count": int(ticks[there].sum()), "first_s": log.time[int(there.argmax())], "action": action}
             for code, action, there in (*modes, *reasons) if there.any()]
 
 

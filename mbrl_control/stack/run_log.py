@@ -74,10 +74,11 @@ class RunLog:
         time: s from the run's start.
         state: [S] per tick.
         command: [A] per tick.
-        cost: stage cost per tick.
+        cost: stage cost per tick; of a row that stands for several their mean.
         mode: controller's mode per tick.
         faults: the faults behind it, as `mbrl_control.runtime.faults.mask` writes them.
         version: model version per tick.
+        ticks: that a row stands for: 1 until the log was thinned.
         starts: tick numbers at which an episode begins.
         plans: every plan that arrived, or what a report needs of it.
         refits: every refit.
@@ -94,6 +95,7 @@ class RunLog:
     mode: Column = field(default_factory=partial(Column, np.int8))
     faults: Column = field(default_factory=partial(Column, np.int64))
     version: Column = field(default_factory=partial(Column, np.int64))
+    ticks: Column = field(default_factory=partial(Column, np.int32))
     starts: list[int] = field(default_factory=list)
     plans: Sequence[PlanFigures] = field(default_factory=list)
     refits: list[Refit] = field(default_factory=list)
@@ -110,6 +112,26 @@ class RunLog:
         self.mode.append(mode)
         self.faults.append(faults)
         self.version.append(version)
+        self.ticks.append(1)
+
+    def thin(self) -> None:
+        """Let every second row go that differs in neither mode, faults nor model from the one before, which stands for both from now on.
+
+        What a report counts and sums stays as it was. Call it again when there are too many rows: the older, the fewer they become.
+        """
+        count = len(self.time)
+        go = np.arange(count) % 2 == 1
+        for column in (self.mode, self.faults, self.version):
+            go[1:] &= column.values[1:] == column.values[:-1]
+        go[self.starts] = False
+        go[-1:] = False  # what is behind the last tick may still become known
+        gone, kept, ticks, cost = np.flatnonzero(go), np.flatnonzero(go) - 1, self.ticks.values, self.cost.values
+        both = ticks[kept] + ticks[gone]
+        cost[kept] = (cost[kept] * ticks[kept] + cost[gone] * ticks[gone]) / both
+        ticks[kept] = both
+        self.starts = [int(start - go[:start].sum()) for start in self.starts]
+        for column in (self.time, self.state, self.command, self.cost, self.mode, self.faults, self.version, self.ticks):
+            column.select(~go)
 
     def bounds(self) -> list[tuple[int, int]]:
         """First tick and end of each episode."""

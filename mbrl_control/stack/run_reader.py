@@ -26,6 +26,9 @@ from mbrl_control.training.trainer import Refit
 
 OWN_TOPICS = ["mbrl/command", "mbrl/decision", "mbrl/plan"]
 
+MOST_ROWS, GROWS = 1_000_000, 1.25
+"""Rows of a log before it is thinned for the first time, and by how much it must have grown before it is thinned again."""
+
 
 class RunReader:
     """Follows a run.
@@ -34,14 +37,15 @@ class RunReader:
         spec: the robot.
         run_dir: holds `bag/`, `refits.jsonl` and, at the end, `controller.json`.
         vectors: keep the plans as logged; not beside a robot, where they would fill the memory.
+        most: the log is thinned when it has more rows.
 
     Attributes:
         log: what is known so far; time counts from the first command.
         vectors: every plan as logged, with the request that it answers; empty unless kept.
     """
 
-    def __init__(self, spec: RobotSpec, run_dir: Path, vectors: bool = False) -> None:
-        self.spec, self.run_dir, self._keep = spec, run_dir, vectors
+    def __init__(self, spec: RobotSpec, run_dir: Path, vectors: bool = False, most: float = MOST_ROWS) -> None:
+        self.spec, self.run_dir, self._keep, self._most = spec, run_dir, vectors, most
         self._plans = PlanNotes()
         self.log = RunLog(plans=self._plans)
         self.vectors: list[np.ndarray] = []
@@ -58,6 +62,9 @@ class RunReader:
         """Take in what has come since the last call."""
         for message in chain.from_iterable(self._tail.pieces()):
             self._take(message)
+        if len(self.log.time) > self._most:
+            self.log.thin()
+            self._most = max(self._most, GROWS * len(self.log.time))
         self._take_refits()
         return self.log
 
