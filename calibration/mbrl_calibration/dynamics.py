@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from mbrl_calibration import free_run, regression, residuals, shooting
+from mbrl_calibration import free_run, regression, residuals, shooting, zeros
 from mbrl_calibration.estimate import Estimate
 from mbrl_calibration.mechanism import Mechanism
 from mbrl_calibration.runs import Run
@@ -46,6 +46,8 @@ class Settings:
         horizons_s: lengths of the free runs that tell how good the result is.
         find_delays: whether the delays of commands are found with the parameters.
         known: names of lumped parameters that stay as they are.
+        zero: how far the zeros of the positions may be from their true places in each run, one standard deviation, rad or m (see
+            `shooting.Settings`): a zero that is set where a joint comes to rest is off by as much as dry friction holds there.
         substeps: integration steps in each comparison step, see `STEP_S`; half as many until the last length of segments. Where dry
             friction changes its sign within a step, a coarse one is off by more than the intervals of long, clean logs.
         progress: told what is done, and the share of the work before it.
@@ -56,6 +58,7 @@ class Settings:
     horizons_s: tuple[float, ...] = HORIZONS_S
     find_delays: bool = False
     known: tuple[str, ...] = ()
+    zero: float = 0.0
     substeps: int = 8
     progress: Progress = silent
 
@@ -85,6 +88,7 @@ class Identification:
             as `delay:<axis>`, s.
         regression: by least squares on inverse dynamics.
         delays: [A] time from command to effect, s; as given, or as found.
+        zeros: [R, n] what was added to the positions of each run fitted to.
         measured: whether sensors' efforts drove the model.
         scores: on the runs fitted to (`fit`) and, where there are others, on these (`test`): by name of the parameters `nominal`
             (as they were), `regression` and `shooting`.
@@ -97,6 +101,7 @@ class Identification:
     estimate: Estimate
     regression: Estimate
     delays: np.ndarray
+    zeros: np.ndarray
     measured: bool
     scores: dict[str, dict[str, Score]]
     whiteness: tuple[residuals.Whiteness, ...]
@@ -146,14 +151,16 @@ def identify(train: Sequence[Run], test: Sequence[Run], m: Mechanism, delays: np
     begun, unseen = regression.begin(train, m, delays, s.measured, s.known)
     first = regression.solve([regression.rows(r, begun, delays, s.measured) for r in train], begun, s.known)
     seen = replace(s, known=(*s.known, *unseen))
-    found = _shoot(train, m, delays, first, seen) if m.count <= MOST_JOINTS else _Found(first, delays, (), True)
+    found = _shoot(train, m, delays, first, seen) if m.count <= MOST_JOINTS else _Found(first, delays, np.zeros((0, m.count)), (), True)
     found = replace(found, estimate=_undetermined(found.estimate, m, unseen))
     s.progress("scores", 0.85)
     of = {"nominal": m.start, "regression": first.values, "shooting": found.estimate.values[: len(m.parameters)]}
-    judged = {part: runs for part, runs in (("fit", train), ("test", test)) if runs}
+    added = np.zeros((len(train), m.count))
+    added[: len(found.zeros)] = found.zeros  # runs that are too short for a segment have none
+    judged = {"fit": [zeros.moved(r, m, by) for r, by in zip(train, added, strict=True)]} | ({"test": test} if test else {})
     scores = {part: {name: score(runs, m, p, found.delays, s) for name, p in of.items()} for part, runs in judged.items()}
     s.progress("done", 1.0)
-    return Identification(m, found.estimate, first, found.delays, s.measured, scores, found.whiteness, found.converged,
+    return Identification(m, found.estimate, first, found.delays, added, s.measured, scores, found.whiteness, found.converged,
                           _notes(found.estimate, found.whiteness))
 
 
@@ -163,6 +170,7 @@ class _Found:
 
     estimate: Estimate
     delays: np.ndarray
+    zeros: np.ndarray
     whiteness: tuple[residuals.Whiteness, ...]
     converged: bool
 
@@ -178,13 +186,13 @@ def _shoot(train: Sequence[Run], m: Mechanism, delays: np.ndarray, first: Estima
     for i, length in enumerate(lengths):
         s.progress(f"free runs of {length:g} s", 0.1 + 0.7 * i / len(lengths))
         fine = s.substeps if i + 1 == len(lengths) else max(1, s.substeps // 2)
-        setting = shooting.Settings(length, 1, step_s, fine, delays=s.find_delays, known=s.known)
+        setting = shooting.Settings(length, 1, step_s, fine, delays=s.find_delays, known=s.known, zero=s.zero)
         shot = shooting.fit(shooting.cut(train, m, late, s.measured, setting), m, values, setting)
         estimate, late = _with_delays(shot.estimate, late)
         values = _away_from_bounds(estimate.values[: len(m.parameters)], m)
     assert shot is not None
     white = tuple(residuals.whiteness(shot.residuals[..., i], step_s) for i in range(2 * m.count))
-    return _Found(estimate, late, white, shot.success)
+    return _Found(estimate, late, shot.zeros, white, shot.success)
 
 
 def _with_delays(found: Estimate, given: np.ndarray) -> tuple[Estimate, np.ndarray]:

@@ -54,6 +54,8 @@ class Settings:
         rounds: of fitting, each with the spreads of the residuals of the one before as weights.
         delays: whether the commands' delays are found too.
         known: names of parameters that stay at their start.
+        zero: how far from their true places the zeros of the positions are thought to be in each run, one standard deviation of a normal
+            distribution, rad or m; 0: they are right.
         iterations: of the solver at most, per round.
         progress: called before each round.
     """
@@ -65,6 +67,7 @@ class Settings:
     rounds: int = 2
     delays: bool = False
     known: tuple[str, ...] = ()
+    zero: float = 0.0
     iterations: int = 60
     progress: Callable[[], None] = no_progress
 
@@ -76,11 +79,13 @@ class Segments:
     Attributes:
         state: [G, K * L + 1, 2 n] measured, (q, v).
         inputs: [G, K * L * substeps, A] mean input over each integration step; `slope` its derivative in each axis' delay, per s.
+        run: [G] index of the run that the segment was cut from.
     """
 
     state: np.ndarray
     inputs: np.ndarray
     slope: np.ndarray
+    run: np.ndarray
 
 
 def cut(runs: Sequence[Run], m: Mechanism, delays: np.ndarray, measured: bool, s: Settings) -> Segments:
@@ -98,8 +103,8 @@ def cut(runs: Sequence[Run], m: Mechanism, delays: np.ndarray, measured: bool, s
     """
     order = np.concatenate((m.positions, m.rates))
     steps = round(s.segment_s / s.step_s) // s.nodes * s.nodes
-    parts: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
-    for run in runs:
+    parts: list[tuple[np.ndarray, ...]] = []
+    for index, run in enumerate(runs):
         driven, sensed = drive(run, measured)
         lag = np.where(sensed, 0.0, delays)
         earliest, fine = run.time[0] + float(lag.max(initial=0.0)) + 2 * SLOPE_S, s.step_s / s.substeps
@@ -109,7 +114,7 @@ def cut(runs: Sequence[Run], m: Mechanism, delays: np.ndarray, measured: bool, s
             inner = start + fine * np.arange(steps * s.substeps)
             state = np.stack([np.interp(at, run.time, run.state[:, i]) for i in order], axis=1)
             given, sooner, later = (effective_action(run.time, driven, inner, fine, lag + by) for by in (0.0, -SLOPE_S, SLOPE_S))
-            parts.append((state, given, np.where(sensed, 0.0, (later - sooner) / (2 * SLOPE_S))))
+            parts.append((state, given, np.where(sensed, 0.0, (later - sooner) / (2 * SLOPE_S)), np.array(index)))
             earliest = start + steps * s.step_s
     if not parts:
         raise DataError(f"no run is as long as a segment of {s.segment_s:g} s (the longest is {max(r.duration for r in runs):.3g} s)")
@@ -123,12 +128,14 @@ class Shot:
     Attributes:
         estimate: parameters and, where asked for, delays named `delay:<axis>` (as corrections to those given, s).
         residuals: [G, K * L, 2 n] measured minus fitted.
+        zeros: [R, n] what must be added to the positions of each run; 0 where that was not asked for.
         success: whether the solver converged.
         iterations: that it took in the last round.
     """
 
     estimate: Estimate
     residuals: np.ndarray
+    zeros: np.ndarray
     success: bool
     iterations: int
 
@@ -149,21 +156,23 @@ def _node(m: Mechanism, commands: int, s: Settings) -> Any:
 
 @dataclass(frozen=True)
 class _Unknowns:
-    """What is looked for, as one column of CasADi symbols: scaled parameters, delays in steps, states at the nodes.
+    """What is looked for, as one column of CasADi symbols: scaled parameters, delays in steps, scaled zeros, true states at the nodes.
 
     Attributes:
         column: all of them.
         parameters: [P] expressions in physical units; those that are known are numbers.
         delays: [A] expressions, s.
+        zeros: [n, R] what must be added to the positions of each run, over `Settings.zero`; [n, 0] where they are right.
         states: [2 n, nodes].
         free: [P] whether a parameter is looked for.
         late: indices of the axes whose delay is.
-        unit: [Q] physical units of the parameters and delays in the column.
+        unit: [Q] physical units of the parameters, delays and zeros in the column.
     """
 
     column: Any
     parameters: Any
     delays: Any
+    zeros: Any
     states: Any
     free: np.ndarray
     late: np.ndarray
@@ -179,11 +188,13 @@ def _unknowns(data: Segments, m: Mechanism, start: np.ndarray, s: Settings) -> _
     z, shift = ca.MX.sym("z", int(free.sum())), ca.MX.sym("shift", len(late))
     x = ca.MX.sym("x", 2 * m.count, len(data.state) * s.nodes)
     parameters, delays = ca.MX(start), ca.MX.zeros(data.inputs.shape[2])
-    parameters[np.flatnonzero(free).tolist()] = z * scale[free]
+    if free.any():
+        parameters[np.flatnonzero(free).tolist()] = z * scale[free]
     if len(late):
         delays[late.tolist()] = s.step_s * shift
-    unit = np.concatenate([scale[free], np.full(len(late), s.step_s)])
-    return _Unknowns(ca.vertcat(z, shift, ca.vec(x)), parameters, delays, x, free, late, unit)
+    zeros = ca.MX.sym("zeros", m.count, int(data.run.max()) + 1 if s.zero > 0 else 0)
+    unit = np.concatenate([scale[free], np.full(len(late), s.step_s), np.full(zeros.numel(), s.zero)])
+    return _Unknowns(ca.vertcat(z, shift, ca.vec(zeros), ca.vec(x)), parameters, delays, zeros, x, free, late, unit)
 
 
 @dataclass(frozen=True)
@@ -192,7 +203,7 @@ class _Equations:
 
     Attributes:
         left: [2 n, samples] fitted minus measured.
-        errors: all of it, and how far the starts are from the measured ones, over the spreads; one column.
+        errors: all of it, and how far the starts are from the measured ones, over the spreads; then the scaled zeros; one column.
         going: gaps between the nodes of a segment.
         built: expressions that are not negative for anything that can be built.
         spread: [2 n] symbols of the standard deviations.
@@ -212,15 +223,20 @@ def _equations(data: Segments, m: Mechanism, of: _Unknowns, s: Settings) -> _Equ
     length = (data.state.shape[1] - 1) // s.nodes
     inputs, slopes = (ca.DM(part.reshape(-1, axes).T) for part in (data.inputs, data.slope))
     after = _node(m, axes, s).map(count)(of.states, inputs, slopes, ca.repmat(of.parameters, 1, count), ca.repmat(of.delays, 1, count))
-    left = after - data.state[:, 1:].reshape(count * length, -1).T
     first = data.state[:, :-1:length].reshape(count, -1).T
+    shift = ca.MX.zeros(2 * m.count, count)
+    if of.zeros.numel():
+        shift[: m.count, :] = s.zero * of.zeros[:, np.repeat(data.run, s.nodes).tolist()]
+    each = np.repeat(np.arange(count), length).tolist()
+    left = after - shift[:, each] - data.state[:, 1:].reshape(count * length, -1).T
     goes_on = [k for k in range(count) if (k + 1) % s.nodes]
     ends = after[:, length - 1 :: length]
     going = ca.vec(ends[:, goes_on] - of.states[:, [k + 1 for k in goes_on]]) if goes_on else ca.MX(0, 1)
     begins = list(range(0, count, s.nodes))
     spread = ca.MX.sym("spread", 2 * m.count)
-    errors = ca.horzcat(left, of.states[:, begins] - first[:, begins]) / ca.repmat(spread, 1, left.shape[1] + len(begins))
-    return _Equations(left, ca.vec(errors), going, m.feasible(m.named(of.parameters)), spread, first)
+    starts = of.states[:, begins] - shift[:, begins] - first[:, begins]
+    errors = ca.horzcat(left, starts) / ca.repmat(spread, 1, left.shape[1] + len(begins))
+    return _Equations(left, ca.vertcat(ca.vec(errors), ca.vec(of.zeros)), going, m.feasible(m.named(of.parameters)), spread, first)
 
 
 def _solver(of: _Unknowns, e: _Equations, s: Settings) -> Any:
@@ -250,11 +266,11 @@ def fit(data: Segments, m: Mechanism, start: np.ndarray, s: Settings) -> Shot:
     e = _equations(data, m, of, s)
     solver, residual = _solver(of, e, s), ca.Function("residual", [of.column], [e.left])
     free, late = int(of.free.sum()), len(of.late)
-    inside = free + late
-    low, high = (np.concatenate([b[of.free] / of.unit[:free], np.full(late, sign * MOST_STEPS), np.full(of.states.numel(), sign * np.inf)])
+    inside, others = free + late, of.zeros.numel() + of.states.numel()
+    low, high = (np.concatenate([b[of.free] / of.unit[:free], np.full(late, sign * MOST_STEPS), np.full(others, sign * np.inf)])
                  for b, sign in zip(m.bounds, (-1.0, 1.0), strict=True))
     most = np.concatenate([np.zeros(e.going.numel()), np.full(len(e.built), np.inf)])
-    found = np.concatenate([start[of.free] / of.unit[:free], np.zeros(late), e.first.T.ravel()])
+    found = np.concatenate([start[of.free] / of.unit[:free], np.zeros(late + of.zeros.numel()), e.first.T.ravel()])
     sigma = np.maximum(np.std(np.diff(data.state, axis=1), axis=(0, 1)), LEAST)
     left = np.empty(0)
     for _ in range(s.rounds):
@@ -266,20 +282,25 @@ def fit(data: Segments, m: Mechanism, start: np.ndarray, s: Settings) -> Shot:
     values[: len(start)][of.free] = found[:free] * of.unit[:free]
     places = np.concatenate([np.flatnonzero(of.free), len(start) + np.arange(late)])
     covariance = np.zeros((len(values),) * 2)
-    covariance[np.ix_(places, places)] = of.unit[:, None] * _covariance(of, e, found, sigma, len(data.state), _curved(m, of)) * of.unit
+    unit = of.unit[:inside]
+    all_of = _covariance(of, e, found, sigma, len(data.state), _curved(m, of))
+    covariance[np.ix_(places, places)] = unit[:, None] * all_of[:inside, :inside] * unit
     names = m.names + tuple(f"delay:{axis}" for axis in of.late)
     status, shape = solver.stats(), (len(data.state), data.state.shape[1] - 1, -1)
     estimate = Estimate(names, values, covariance, tuple(np.flatnonzero(~of.free).tolist()))
-    return Shot(estimate, -left.T.reshape(shape), bool(status["success"]), int(status["iter_count"]))
+    zeros = np.zeros((int(data.run.max()) + 1, m.count))
+    if of.zeros.numel():
+        zeros = s.zero * found[inside : inside + of.zeros.numel()].reshape(zeros.shape)
+    return Shot(estimate, -left.T.reshape(shape), zeros, bool(status["success"]), int(status["iter_count"]))
 
 
 def _curved(m: Mechanism, of: _Unknowns) -> np.ndarray:
-    """[Q] which of the parameters and delays that are looked for are some in which efforts are not linear."""
-    return np.concatenate([~np.array([p.linear for p in m.parameters])[of.free], np.zeros(len(of.late), bool)])
+    """[Q] which of the parameters, delays and zeros that are looked for are parameters in which efforts are not linear."""
+    return np.concatenate([~np.array([p.linear for p in m.parameters])[of.free], np.zeros(len(of.late) + of.zeros.numel(), bool)])
 
 
 def _covariance(of: _Unknowns, e: _Equations, found: np.ndarray, sigma: np.ndarray, segments: int, curved: np.ndarray) -> np.ndarray:
-    """[Q, Q] of the parameters and delays.
+    """[Q, Q] of the parameters, delays and zeros.
 
     With enough segments a sandwich of whole segments, whose residuals may be as correlated as they like; with few, the inverse
     information times how much less than each sample its own the residuals say by their correlation time.
@@ -297,12 +318,12 @@ def _covariance(of: _Unknowns, e: _Equations, found: np.ndarray, sigma: np.ndarr
     right = np.zeros((matrix.shape[0], count))
     right[:count] = np.eye(count)
     inverse, size = splu(matrix).solve(right), len(sigma)
-    samples = (error.shape[0] // size - segments) // segments
+    rows, samples = size * (e.left.shape[1] + segments), e.left.shape[1] // segments  # what is known of zeros has no segment
     if segments < ENOUGH * count:
         shaped = np.asarray(left)[: segments * samples * size].reshape(segments, samples, size)
         said = np.mean([whiteness(shaped[..., i], 1.0, samples).time_s for i in range(size)])
         return np.asarray(inverse[:count] * max(1.0, float(said)))
-    influence = (error @ inverse[: len(found)]) * np.asarray(left)
+    influence = (error @ inverse[: len(found)])[:rows] * np.asarray(left)[:rows]
     of_segment = np.repeat(np.concatenate([np.repeat(np.arange(segments), samples), np.arange(segments)]), size)
     moved = np.stack([np.bincount(of_segment, column, segments) for column in influence.T])
     out = segments / max(1, segments - count) * moved @ moved.T

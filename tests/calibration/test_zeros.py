@@ -1,0 +1,57 @@
+import numpy as np
+import pytest
+from truths import multisine, pendulum_spec, run_of, simulate
+
+from mbrl_calibration import dynamics, mechanism, shooting, zeros
+
+NOISE, NOW = np.array([1e-3, 2e-2]), np.zeros(1)
+WRONG = (0.05, -0.03)
+"""What is added to the positions of the runs, rad."""
+
+
+@pytest.fixture(scope="module")
+def recorded():
+    m = mechanism.build(pendulum_spec())
+    truth = m.start * np.array([1.2, 0.85, 1.5, 2.0, 1.0])
+    runs = []
+    for seed, wrong in enumerate(WRONG):
+        rng = np.random.default_rng(seed)
+        time, command = multisine(6.0, 100.0, [2.0], rng)
+        run = run_of(m, time, simulate(m, truth, time, command, NOW, np.array([np.pi, 0.0])), command, NOISE, rng)
+        runs.append(zeros.moved(run, m, np.array([wrong])))
+    return m, truth, runs
+
+
+def test_zeros_that_differ_from_run_to_run_are_found_with_the_parameters(recorded):
+    m, truth, runs = recorded
+    blind, found = (dynamics.identify(runs, [], m, NOW, dynamics.Settings(segments_s=(0.5, 2.0), horizons_s=(0.5,), zero=zero))
+                    for zero in (0.0, 0.05))
+    np.testing.assert_allclose(found.zeros.ravel(), [-w for w in WRONG], atol=2e-3)
+    np.testing.assert_array_equal(blind.zeros, 0.0)
+    assert (np.abs(found.values - truth) < 4 * found.estimate.std[: len(truth)] + 1e-12).all()
+    assert found.scores["fit"]["shooting"].free_run_rmse[0.5] < 0.3 * blind.scores["fit"]["shooting"].free_run_rmse[0.5]
+
+
+@pytest.mark.parametrize("seconds", [1.0, 2.0])
+def test_the_first_seconds_of_a_run_tell_its_zero(recorded, seconds):
+    m, truth, runs = recorded
+    for run, wrong in zip(runs, WRONG, strict=True):
+        by = zeros.find(run.cut(0.0, seconds), m, truth, NOW, False, 0.05)
+        np.testing.assert_allclose(by, -wrong, atol=3e-3)
+        np.testing.assert_array_equal(zeros.moved(run, m, by).state[:, m.rates], run.state[:, m.rates])
+
+
+def test_a_zero_that_nothing_tells_stays_where_it_is_thought_to_be(recorded):
+    m, truth, runs = recorded
+    floating = truth * (np.array(m.names) != "mu")
+    assert (floating == 0).sum() == 1
+    by = zeros.find(runs[0].cut(0.0, 2.0), m, floating, NOW, False, 0.05)
+    np.testing.assert_allclose(by, 0.0, atol=1e-3)
+
+
+def test_zeros_are_not_looked_for_unless_asked(recorded):
+    m, truth, runs = recorded
+    setting = shooting.Settings(0.5, 1, 0.01, 2)
+    shot = shooting.fit(shooting.cut(runs, m, NOW, False, setting), m, truth, setting)
+    assert shot.zeros.shape == (2, 1)
+    assert not shot.zeros.any()
