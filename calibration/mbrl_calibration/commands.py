@@ -36,6 +36,8 @@ def dynamics(
     out: Out = None,
     commands: Commands = False,
     with_delays: Annotated[bool, typer.Option("--find-delays", help="find the commands' delays with the parameters")] = False,
+    zeros: Annotated[float, typer.Option(min=0.0, max=1.0, help="find where each run's zeros of the positions are, too: about so far off, "
+                                         "rad or m; 0: they are right")] = 0.0,
     seed: Seed = 0,
     json_path: Json = None,
     html: Html = None,
@@ -44,7 +46,7 @@ def dynamics(
     from mbrl_calibration import find_dynamics, session  # noqa: PLC0415
 
     made = session.open_logs(robot_name, files, test, out, seed, console)
-    find_dynamics.find_dynamics(made, made.spec.delays, not commands, with_delays)
+    find_dynamics.find_dynamics(made, made.spec.delays, not commands, with_delays, zeros)
     session.finish(made, "calibrate dynamics", seed, out, html, json_path)
 
 

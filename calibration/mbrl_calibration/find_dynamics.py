@@ -18,7 +18,7 @@ CAR, ARM = "car", "arm"
 TOLD = {"nominal": "before", "regression": "regression alone", "shooting": "calibrated"}
 
 
-def find_dynamics(session: Session, delays: np.ndarray, measured: bool, find_delays: bool) -> None:
+def find_dynamics(session: Session, delays: np.ndarray, measured: bool, find_delays: bool, zero: float = 0.0) -> None:
     """Find the parameters of the robot's nominal system.
 
     Args:
@@ -26,18 +26,25 @@ def find_dynamics(session: Session, delays: np.ndarray, measured: bool, find_del
         delays: [A] from command to effect, s.
         measured: drive the model with sensors' efforts where there are any.
         find_delays: whether delays are found with the parameters.
+        zero: how far the positions' zeros may be off in each run, rad or m; 0: they are right.
+
+    Raises:
+        UserError: the robot is none that it is done for.
     """
     nominal = session.spec.nominal
     if nominal is not None and nominal.system == CAR:
+        _without_zeros(zero, "a car")
         _car(session)
         return
     m = mechanism.build(session.spec, session.base)
+    if m.count > dynamics.MOST_JOINTS:
+        _without_zeros(zero, f"a robot of {m.count} joints")
     if measured and m.actuators and nominal is not None and nominal.measured:
         measured = False
         session.notes.append("nominal.extras asks for terms of the drives: the model is driven by commands, not by what sensors measured")
     bar, tell = progress(session)
     with bar:
-        setting = dynamics.Settings(measured, find_delays=find_delays, known=_known(session, m), progress=tell)
+        setting = dynamics.Settings(measured, find_delays=find_delays, zero=zero, known=_known(session, m), progress=tell)
         found = dynamics.identify(session.train, session.test, m, delays, setting)
     session.parameters = m.system(dict(zip(m.names, found.values.tolist(), strict=True)))
     if find_delays:
@@ -47,6 +54,23 @@ def find_dynamics(session: Session, delays: np.ndarray, measured: bool, find_del
     else:
         session.twin = twin.match(session.spec, m, found.values, session.rng, session.base)
     _tell(session, found)
+    if zero > 0:
+        _tell_zeros(session, found)
+
+
+def _without_zeros(zero: float, what: str) -> None:
+    if zero > 0:
+        raise UserError(f"--zeros {zero:g}: {what} is calibrated without free runs, which alone tell zeros; leave the option out "
+                        f"(it is for at most {dynamics.MOST_JOINTS} joints)")
+
+
+def _tell_zeros(session: Session, found: Identification) -> None:
+    """What was added to each run's positions, so that a log's user can correct the sensor."""
+    signals = [session.spec.state[i] for i in found.mechanism.positions]
+    rows = tuple((run.name, *(f"{value:+.4f}" for value in by)) for run, by in zip(session.train, found.zeros, strict=True))
+    session.show(Table("Zeros", ("run", *(f"add to {s.name}, {s.unit}" for s in signals)), rows))
+    session.figures["zeros"] = [{"run": run.name, **{s.name: float(value) for s, value in zip(signals, by, strict=True)}}
+                                for run, by in zip(session.train, found.zeros, strict=True)]
 
 
 def _known(session: Session, m: Mechanism) -> tuple[str, ...]:

@@ -8,7 +8,7 @@ import yaml
 from truths import multisine, pendulum_spec, run_of, simulate
 from typer.testing import CliRunner
 
-from mbrl_calibration import mechanism, outputs, runs, twin
+from mbrl_calibration import find_dynamics, mechanism, outputs, runs, twin
 from mbrl_calibration.mechanism import effort_function
 from mbrl_calibration.runs import Run
 from mbrl_calibration.uncertainty import Recalibration
@@ -173,6 +173,29 @@ def test_the_command_writes_a_robot_a_page_and_figures(logs):
     assert page.count("data:image/png;base64,") == 4
     assert "95 % interval" in page
     assert all(len(line) <= 100 for line in result.output.splitlines())
+
+
+def test_the_command_tells_each_runs_zero(logs):
+    rows = list(csv.reader((logs / "log1.csv").open()))
+    place = rows[0].index(pendulum_spec().state_names[0])
+    moved = [rows[0], *([*row[:place], float(row[place]) + 0.04, *row[place + 1:]] for row in rows[1:])]
+    with (logs / "log1.csv").open("w", newline="") as file:
+        csv.writer(file).writerows(moved)
+    result = call("dynamics", logs / "robot.yaml", logs / "log0.csv", logs / "log1.csv", "--find-delays", "--zeros", "0.05", "--json",
+                  logs / "f.json")
+    assert result.exit_code == 0, result.output
+    assert "add to theta" in result.output
+    zeros = json.loads((logs / "f.json").read_text())["zeros"]
+    found = [row[pendulum_spec().state_names[0]] for row in zeros]
+    assert [row["run"] for row in zeros] == ["log0.csv", "log1.csv"]
+    assert found[1] - found[0] == pytest.approx(-0.04, abs=0.004)
+
+
+@pytest.mark.parametrize("what", ["a car", "a robot of 6 joints"])
+def test_zeros_are_refused_where_no_free_run_could_tell_them(what):
+    find_dynamics._without_zeros(0.0, what)
+    with pytest.raises(UserError, match=f"--zeros 0.05: {what} is calibrated without free runs, which alone tell zeros; leave the option"):
+        find_dynamics._without_zeros(0.05, what)
 
 
 @pytest.mark.parametrize(("nominal", "file", "error", "said"), [
