@@ -14,10 +14,11 @@ from rosbags.rosbag2 import Reader
 from mbrl_control.data import recorder as module
 from mbrl_control.data.bag_episodes import episodes_from_bag
 from mbrl_control.data.bags import read_bag
+from mbrl_control.data.episode_tail import EpisodeTail
 from mbrl_control.data.mcap_bag import McapBag, part_of, parts_in
 from mbrl_control.data.recorder import Recorder, RecorderOptions
 from mbrl_control.data.sizes import Sizes, sizes
-from mbrl_control.data.tail import EpisodeTail, McapTail
+from mbrl_control.data.tail import McapTail
 from mbrl_control.errors import DataError, UserError
 
 PART = 8_000

@@ -9,10 +9,11 @@ import pytest
 from bag_tools import JOINTS, changed, joint_state
 
 from mbrl_control.data import tail as module
+from mbrl_control.data.episode_tail import EpisodeTail
 from mbrl_control.data.mcap_bag import McapBag
 from mbrl_control.data.message_types import encode
 from mbrl_control.data.sizes import Sizes
-from mbrl_control.data.tail import EpisodeTail, McapTail
+from mbrl_control.data.tail import McapTail
 from mbrl_control.errors import DataError
 from mbrl_control.store import ModelStore
 from mbrl_control.training import worker

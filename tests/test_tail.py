@@ -11,11 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mbrl_control.data.bag_episodes import episodes_from_bag
+from mbrl_control.data.episode_tail import EpisodeTail
 from mbrl_control.data.mcap_bag import McapBag
 from mbrl_control.data.message_types import encode
 from mbrl_control.data.recorder import Recorder, RecorderOptions
 from mbrl_control.data.sizes import Sizes
-from mbrl_control.data.tail import EpisodeTail, McapTail
+from mbrl_control.data.tail import McapTail
 from mbrl_control.errors import DataError
 
 

@@ -114,7 +114,7 @@ def train(
     """Follow a recording and publish models from it, as the trainer does beside a robot."""
     from dataclasses import asdict  # noqa: PLC0415
 
-    from mbrl_control.data.tail import EpisodeTail  # noqa: PLC0415
+    from mbrl_control.data.episode_tail import EpisodeTail  # noqa: PLC0415
     from mbrl_control.stack.report import save  # noqa: PLC0415
     from mbrl_control.store import ModelStore  # noqa: PLC0415
     from mbrl_control.training import worker  # noqa: PLC0415

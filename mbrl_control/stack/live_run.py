@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from mbrl_control import robot
-from mbrl_control.data.tail import EpisodeTail
+from mbrl_control.data.episode_tail import EpisodeTail
 from mbrl_control.errors import UserError
 from mbrl_control.part_checks import check_parts
 from mbrl_control.robot import RobotSpec

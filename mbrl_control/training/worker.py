@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 
 from mbrl_control import memory
-from mbrl_control.data.tail import LEAVING_S, EpisodeTail
+from mbrl_control.data.episode_tail import LEAVING_S, EpisodeTail
 from mbrl_control.errors import DataError
 from mbrl_control.heartbeat import Heartbeat
 from mbrl_control.priority import background
