@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import signal
 import subprocess
@@ -13,10 +14,11 @@ from pathlib import Path
 import pytest
 from test_trainer import spec_of
 
-from mbrl_control import memory
+from mbrl_control import memory, robot
 from mbrl_control.priority import background
 from mbrl_control.store import ModelStore
 from mbrl_control.training import worker
+from mbrl_control.training.trainer import Refit
 
 
 @pytest.mark.fault(row=21)
@@ -41,6 +43,7 @@ sys.path.insert(0, sys.argv[1])
 import numpy as np
 import test_trainer as t
 from mbrl_control.training import worker
+from mbrl_control.training.trainer import Refit
 
 class Tail:
     def __init__(self, *_, **__):
@@ -99,3 +102,28 @@ def test_the_process_may_be_ended_at_any_instant(tmp_path, how):
         assert store.newest() >= before + 2
         assert store.newest() - 1 <= max(numbers) <= store.newest()
         before = store.newest()
+
+
+def test_what_is_in_the_file_is_not_kept_in_memory(tmp_path, monkeypatch):
+    made, stop = [], []
+
+    class Quick:
+        def __init__(self, *_):
+            self.history = []
+            made.append(self)
+
+        def due(self):
+            return True
+
+        def refit(self):
+            self.history.append(Refit(len(self.history) + 1, 0.1, 10, 1.0, math.nan, 5.0, {"loss": 0.5}))
+            stop.extend([1] * (len(lines()) == 4))
+            return self.history[-1]
+
+    def lines():
+        return (tmp_path / "refits.jsonl").read_text("utf-8").splitlines() if (tmp_path / "refits.jsonl").exists() else []
+
+    monkeypatch.setattr(worker, "Trainer", Quick)
+    worker._follow(robot.load("cartpole"), tmp_path, ModelStore(tmp_path / "store"), 0, stop)
+    assert len(lines()) == 5
+    assert [refit.transitions for refit in made[0].history] == [10]

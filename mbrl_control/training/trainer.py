@@ -64,6 +64,9 @@ class Trainer:
         store: where snapshots go.
         seed: of bootstrap sets, initial weights and hold-out choice.
         progress: called again and again while a refit goes on.
+
+    Attributes:
+        history: refits; whether there is one is all that the trainer itself asks.
     """
 
     def __init__(self, spec: RobotSpec, store: ModelStore, seed: int, progress: Callable[[], None] = nothing) -> None:

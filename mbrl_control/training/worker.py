@@ -80,3 +80,4 @@ def _follow(spec: RobotSpec, run_dir: Path, store: ModelStore, seed: int, stop: 
             time.sleep(POLL_S)
             continue
         append_line(run_dir, refit, time.time())
+        del trainer.history[:-1]  # they are in the file; in the memory of a trainer that runs for days they would add up
