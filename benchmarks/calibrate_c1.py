@@ -41,8 +41,7 @@ def judge(m: mechanism.Mechanism, test: runs.Run, values: np.ndarray, delays: np
           first_s: float) -> dynamics.Score:
     """How good parameters [P] are on a run, or on what follows its first seconds if these tell where its zeros are."""
     if first_s > 0:
-        by = zeros.find(test.cut(0.0, first_s), m, values, delays, s.measured, s.zero)
-        test = zeros.moved(test.cut(first_s, test.duration), m, by)
+        test = zeros.settled(test, m, values, delays, s.measured, s.zero, first_s)
     return dynamics.score([test], m, values, delays, s)
 
 

@@ -47,7 +47,8 @@ class Settings:
         find_delays: whether the delays of commands are found with the parameters.
         known: names of lumped parameters that stay as they are.
         zero: how far the zeros of the positions may be from their true places in each run, one standard deviation, rad or m (see
-            `shooting.Settings`): a zero that is set where a joint comes to rest is off by as much as dry friction holds there.
+            `shooting.Settings`): a zero that is set where a joint comes to rest is off by as much as dry friction holds there. Of runs
+            to judge by, the first `zeros.FIRST_S` then tell their zeros, and the rest is judged.
         substeps: integration steps in each comparison step, see `STEP_S`; half as many until the last length of segments. Where dry
             friction changes its sign within a step, a coarse one is off by more than the intervals of long, clean logs.
         progress: told what is done, and the share of the work before it.
@@ -157,11 +158,18 @@ def identify(train: Sequence[Run], test: Sequence[Run], m: Mechanism, delays: np
     of = {"nominal": m.start, "regression": first.values, "shooting": found.estimate.values[: len(m.parameters)]}
     added = np.zeros((len(train), m.count))
     added[: len(found.zeros)] = found.zeros  # runs that are too short for a segment have none
-    judged = {"fit": [zeros.moved(r, m, by) for r, by in zip(train, added, strict=True)]} | ({"test": test} if test else {})
-    scores = {part: {name: score(runs, m, p, found.delays, s) for name, p in of.items()} for part, runs in judged.items()}
+    fitted = [zeros.moved(r, m, by) for r, by in zip(train, added, strict=True)]
+    scores = {"fit": {name: score(fitted, m, p, found.delays, s) for name, p in of.items()}}
+    if test:
+        scores["test"] = {name: score(_unseen(test, m, p, found.delays, s), m, p, found.delays, s) for name, p in of.items()}
     s.progress("done", 1.0)
     return Identification(m, found.estimate, first, found.delays, added, s.measured, scores, found.whiteness, found.converged,
                           _notes(found.estimate, found.whiteness))
+
+
+def _unseen(test: Sequence[Run], m: Mechanism, values: np.ndarray, delays: np.ndarray, s: Settings) -> list[Run]:
+    """Runs to judge by; where zeros differ from run to run, the first seconds of each tell its own, whatever the parameters [P]."""
+    return [zeros.settled(r, m, values, delays, s.measured, s.zero) if s.zero > 0 else r for r in test]
 
 
 @dataclass(frozen=True)

@@ -310,6 +310,8 @@ def _covariance(of: _Unknowns, e: _Equations, found: np.ndarray, sigma: np.ndarr
     parameters in which efforts are not linear are not below those of the inverse information.
     """
     count = len(of.unit)
+    if not count:
+        return np.zeros((0, 0))
     slopes = ca.Function("slopes", [of.column, e.spread], [ca.jacobian(e.errors, of.column), ca.jacobian(e.going, of.column), e.errors])
     error, tangent, left = slopes(found, sigma)
     error, tangent = (sparse.csc_matrix(part.sparse()) for part in (error, tangent))

@@ -14,6 +14,8 @@ from mbrl_calibration.mechanism import Mechanism
 from mbrl_calibration.runs import Run
 
 STEP_S, SUBSTEPS, SEGMENT_S = 0.01, 8, 2.0
+FIRST_S = 2.0
+"""So much of a run that nothing was fitted to tells its zeros; the rest is judged."""
 
 
 def moved(run: Run, m: Mechanism, by: np.ndarray) -> Run:
@@ -42,3 +44,15 @@ def find(run: Run, m: Mechanism, values: np.ndarray, delays: np.ndarray, measure
     setting = shooting.Settings(length, 1, step_s, SUBSTEPS, known=m.names, zero=spread)
     found: np.ndarray = shooting.fit(shooting.cut([run], m, delays, measured, setting), m, values, setting).zeros[0]
     return found
+
+
+def settled(run: Run, m: Mechanism, values: np.ndarray, delays: np.ndarray, measured: bool, spread: float, first_s: float = FIRST_S) -> Run:
+    """What follows the first seconds of a run, with its zeros as these tell them; see `find`. The whole run as it is where it is too short.
+
+    Raises:
+        DataError: the first seconds are too short.
+    """
+    if run.duration < 2 * first_s:
+        return run
+    by = find(run.cut(0.0, first_s), m, values, delays, measured, spread)
+    return moved(run.cut(first_s, run.duration), m, by)

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from truths import multisine, pendulum_spec, run_of, simulate
@@ -39,6 +41,19 @@ def test_the_first_seconds_of_a_run_tell_its_zero(recorded, seconds):
         by = zeros.find(run.cut(0.0, seconds), m, truth, NOW, False, 0.05)
         np.testing.assert_allclose(by, -wrong, atol=3e-3)
         np.testing.assert_array_equal(zeros.moved(run, m, by).state[:, m.rates], run.state[:, m.rates])
+
+
+def test_runs_to_judge_by_are_judged_with_zeros_from_their_first_seconds(recorded):
+    m, truth, runs = recorded
+    known = dynamics.Settings(segments_s=(0.5,), horizons_s=(0.5,), known=m.names)
+    right = m.starting(m.named(truth))
+    blind, told = (dynamics.identify(runs[:1], runs[1:], right, NOW, replace(known, zero=zero)).scores["test"]["nominal"].free_run_rmse[0.5]
+                   for zero in (0.0, 0.05))
+    assert told < 0.2 * blind
+    short = runs[1].cut(0.0, 3.0)
+    assert zeros.settled(short, m, truth, NOW, False, 0.05) is short
+    rest = zeros.settled(runs[1], m, truth, NOW, False, 0.05)
+    assert rest.duration == pytest.approx(runs[1].duration - zeros.FIRST_S, abs=0.03)
 
 
 def test_a_zero_that_nothing_tells_stays_where_it_is_thought_to_be(recorded):
