@@ -9,7 +9,6 @@ the costs of both plans, by the planner's model, which is the simulated robot's 
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import tempfile
 import time
@@ -19,7 +18,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from proposals import HISTORY, planned, spoilt
+from proposals import HISTORY, parser_of, planned, spoilt
 
 from mbrl_control.planning.plan import PlanRequest
 from mbrl_control.robot import RobotSpec
@@ -97,13 +96,7 @@ def summary(pairs: list[Pair]) -> list[dict[str, Any]]:
 
 def main() -> None:
     """Run, print the table, write the JSON."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--policies", type=Path, required=True, help="folder with an exported policy for each robot, by its name")
-    parser.add_argument("--robots", nargs="+", default=["cartpole", "acrobot", "runner"])
-    parser.add_argument("--seeds", type=int, default=20)
-    parser.add_argument("--seconds", type=float, default=10.0)
-    parser.add_argument("--json", type=Path, help="where to write all figures")
-    args = parser.parse_args()
+    args = parser_of(__doc__, 20).parse_args()
     torch.set_num_threads(1)
     torch.set_flush_denormal(True)
     begin, pairs = time.perf_counter(), list[Pair]()

@@ -152,16 +152,22 @@ def show(rows: list[dict[str, Any]]) -> None:
               f"{gain:>8} {r['plan_ms']:8.2f} {r['won']:5.2f} {r['believed']:6.2f}", flush=True)
 
 
-def main() -> None:
-    """Run, print the tables, write the JSON after every episode."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def parser_of(about: str | None, seeds: int) -> argparse.ArgumentParser:
+    """The options of every benchmark of policies learned before; `seeds` is the default of that one."""
+    parser = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--policies", type=Path, required=True, help="folder with an exported policy for each robot, by its name")
     parser.add_argument("--robots", nargs="+", default=["cartpole", "acrobot", "runner"])
-    parser.add_argument("--variants", nargs="+", default=[WITHOUT, EQUAL, *VARIANTS], choices=[WITHOUT, EQUAL, *VARIANTS])
-    parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--first-seed", type=int, default=0)
+    parser.add_argument("--seeds", type=int, default=seeds)
     parser.add_argument("--seconds", type=float, default=10.0)
     parser.add_argument("--json", type=Path, help="where to write all figures")
+    return parser
+
+
+def main() -> None:
+    """Run, print the tables, write the JSON after every episode."""
+    parser = parser_of(__doc__, 5)
+    parser.add_argument("--variants", nargs="+", default=[WITHOUT, EQUAL, *VARIANTS], choices=[WITHOUT, EQUAL, *VARIANTS])
+    parser.add_argument("--first-seed", type=int, default=0)
     args = parser.parse_args()
     torch.set_num_threads(1)
     torch.set_flush_denormal(True)

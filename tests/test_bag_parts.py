@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import gc
-import time
 from collections import namedtuple
 
 import numpy as np
 import pytest
 from bag_tools import ARRAY, array, own_run, run_of_arm, spec_of
 from rosbags.rosbag2 import Reader
+from waiting import until
 
 from mbrl_control.data import recorder as module
 from mbrl_control.data.bag_episodes import episodes_from_bag
@@ -176,25 +176,18 @@ def test_when_the_disk_fills_old_parts_go_first_where_that_is_allowed(tmp_path, 
     for number, row in enumerate(numbered(1500)):
         assert recorder.write(*row)
         if number % 20 == 0:
-            _until(lambda written=number: recorder.written == written + 1)
-    _until(lambda: recorder.written == 1500)
+            until(lambda written=number: recorder.written == written + 1)
+    until(lambda: recorder.written == 1500)
     assert recorder.recording
     assert parts_in(tmp_path / "run")[0] > 0
     assert [e.code for e in told] == ["room_made"]
     taken[0] = 1 << 30  # somebody else fills the disk: to drop all would not help, so nothing is dropped
-    _until(lambda: not recorder.recording)
+    until(lambda: not recorder.recording)
     recorder.close()
     assert told[-1].code == "disk_full"
     found = numbers(tmp_path / "run")
     np.testing.assert_array_equal(found, np.arange(1500 - len(found), 1500))
     record_property("measured", "where old files may be dropped, they go first and recording goes on")
-
-
-def _until(condition, limit=5.0):
-    end = time.monotonic() + limit
-    while not condition():
-        assert time.monotonic() < end, "waited too long"
-        time.sleep(0.002)
 
 
 @pytest.mark.parametrize(("keep_mb", "part_mb"), [(1, 128), (255, 128), (3, 2)])
