@@ -8,12 +8,14 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
+from mbrl_control import robot
 from mbrl_control.stack.network import stay_local
 
 try:
@@ -22,6 +24,7 @@ except ImportError:
     collect_ignore_glob = ["test_*.py"]
 
 DISCOVERY_S = 20.0
+LOGS = pytest.StashKey[list[Path]]()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -29,6 +32,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if here in item.path.parents:
             item.add_marker(pytest.mark.ros)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """With a failure comes what the nodes said; an error in a fixture would not show what is printed after it."""
+    report = yield
+    if report.failed:
+        report.sections += [(log.name, log.read_text(errors="replace")) for log in item.stash.get(LOGS, [])]
+    return report
 
 
 @pytest.fixture
@@ -121,13 +133,25 @@ class Running:
 
 
 @pytest.fixture
-def start(domain: int, tmp_path: Path) -> Iterator[Callable[..., Running]]:
+def light(tmp_path: Path) -> Path:
+    """The cart-pole with a planner that keeps its rate on a machine with other work, where the shipped one is rightly refused."""
+    data = yaml.safe_load(robot.shipped()["cartpole"].read_text())
+    data["planner"] |= {"candidates": 32, "newton_rows": 0}
+    path = tmp_path / "light.yaml"
+    path.write_text(yaml.safe_dump(data))
+    return path
+
+
+@pytest.fixture
+def start(domain: int, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Callable[..., Running]]:
     """Start a node: `start("sim_node", "robot:=cartpole", ns="/arm")`."""
     running: list[Running] = []
+    logs = request.node.stash[LOGS] = []
 
     def begin(module: str, *parameters: str, ns: str = "", extra: tuple[str, ...] = (), env: dict[str, str] | None = None) -> Running:
         arguments = [a for p in parameters for a in ("-p", p)] + (["-r", f"__ns:={ns}"] if ns else []) + list(extra)
         log = tmp_path / f"{module}_{len(running)}.log"
+        logs.append(log)
         running.append(Running(module, domain, log, arguments, env or {}))
         return running[-1]
 
@@ -136,7 +160,6 @@ def start(domain: int, tmp_path: Path) -> Iterator[Callable[..., Running]]:
         if node.process.poll() is None:
             node.process.kill()
             node.process.wait()
-        print(f"--- {node.log.name}\n{node.output}")
 
 
 os.environ.update(stay_local(dict(os.environ)))  # for nodes in the tests' own process

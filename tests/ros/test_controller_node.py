@@ -70,8 +70,8 @@ def run_dir(tmp_path):
 
 
 @pytest.mark.fault(row=25)
-def test_silent_until_active_then_on_time_and_at_rest_in_the_end(probe, start, run_dir):
-    node = start("controller_node", "robot:=cartpole", f"run_dir:={run_dir}", extra=("--params-file", str(params_file())))
+def test_silent_until_active_then_on_time_and_at_rest_in_the_end(probe, start, run_dir, light):
+    node = start("controller_node", f"robot:={light}", f"run_dir:={run_dir}", extra=("--params-file", str(params_file())))
     Robot(probe)
     commands = probe.listen(Float64MultiArray, "commands")
     twins, decisions = probe.listen(JointState, "mbrl/command"), probe.listen(JointState, "mbrl/decision")
@@ -149,13 +149,24 @@ def test_a_planner_that_cannot_keep_its_rate_is_refused_at_configure_with_what_w
     assert "libtorch" not in Path(f"/proc/{node.process.pid}/maps").read_text()
 
 
+START_S = 60.0
+
+
+def in_control(probe, decisions):
+    """Whether commands move the robot; a controller that a stop of the test's own machine has latched is released, as by an operator."""
+    if decisions and mode(decisions) == Mode.LATCHED:
+        probe.call(Trigger, "controller/reset", Trigger.Request())
+    return decisions and mode(decisions) == Mode.EXPLORE
+
+
 @pytest.fixture
 def active(probe, start, run_dir):
     """A controller that sends commands to a robot that speaks: (process, robot, commands, decisions)."""
     speaker = Robot(probe)
     commands, decisions = probe.listen(Float64MultiArray, "commands"), probe.listen(JointState, "mbrl/decision")
-    node = start("controller_node", "robot:=cartpole", f"run_dir:={run_dir}", "autostart:=true")
-    probe.until(lambda: decisions and by_name(decisions[-1])["mode"] == Mode.EXPLORE, "excitation")
+    # Whether this machine is fast enough to plan is not what is asked here.
+    node = start("controller_node", "robot:=cartpole", f"run_dir:={run_dir}", "autostart:=true", "check_fit:=false")
+    probe.until(lambda: in_control(probe, decisions), "excitation", timeout_s=START_S)
     return node, speaker, commands, decisions
 
 

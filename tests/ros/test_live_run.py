@@ -43,15 +43,16 @@ def children(pid: int) -> dict[int, str]:
 
 
 @pytest.fixture
-def mbrl(domain, tmp_path):
-    """Start `mbrl` with arguments, in a ROS domain of its own."""
+def demo(domain, light, tmp_path):
+    """Start `mbrl demo` with arguments, in a ROS domain of its own."""
     started = []
 
     def start(*arguments, output=None):
         environment = child_environment() | {"ROS_DOMAIN_ID": str(domain)}
+        command = [sys.executable, "-m", "mbrl_control.cli", "demo", "--robot", *map(str, (light, *arguments))]
         with (tmp_path / "mbrl.log").open("w") as log:
-            started.append(subprocess.Popen([sys.executable, "-m", "mbrl_control.cli", *map(str, arguments)], env=environment,
-                                            stdout=output or log, stderr=output or subprocess.STDOUT, cwd=tmp_path))
+            started.append(subprocess.Popen(command, env=environment, cwd=tmp_path, stdout=output or log,
+                                            stderr=output or subprocess.STDOUT))
         return started[-1]
 
     yield start
@@ -73,9 +74,9 @@ def without_its_trainer(process, report):
     return found
 
 
-def test_a_demo_whose_trainer_is_killed_goes_on_and_replays(mbrl, tmp_path):
+def test_a_demo_whose_trainer_is_killed_goes_on_and_replays(demo, tmp_path):
     out = tmp_path / "run"
-    process = mbrl("demo", "--duration", 8, "--out", out, "--json", tmp_path / "report.json")
+    process = demo("--duration", 8, "--out", out, "--json", tmp_path / "report.json")
     until((out / "refits.jsonl").exists, "a refit")
     found = without_its_trainer(process, tmp_path / "report.json")
     assert set(found["cadence"]["lateness_us"]) == {"p50", "p99", "max"}
@@ -98,9 +99,9 @@ def test_a_demo_whose_trainer_is_killed_goes_on_and_replays(mbrl, tmp_path):
 
 
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_ends_all_processes_and_the_report_is_written(mbrl, tmp_path, how):
+def test_a_signal_ends_all_processes_and_the_report_is_written(demo, tmp_path, how):
     out = tmp_path / "run"
-    process = mbrl("demo", "--duration", 600, "--out", out)
+    process = demo("--duration", 600, "--out", out)
     until((out / "bag").exists, "the bag")
     modules = ("recorder_node", "recorder_standby", "trainer_node", "sim_node", "controller_node", "planner_keeper", "runtime.freezes")
     until(lambda: all(any(m in line for line in children(process.pid).values()) for m in modules), "all processes")
@@ -127,9 +128,9 @@ def until_recorded(out, commands):
 
 
 @pytest.mark.fault(row=24)
-def test_after_kill_nine_of_mbrl_the_controller_brings_the_robot_to_rest_and_nothing_runs_on(mbrl, tmp_path, record_property):
+def test_after_kill_nine_of_mbrl_the_controller_brings_the_robot_to_rest_and_nothing_runs_on(demo, tmp_path, record_property):
     out = tmp_path / "run"
-    process = mbrl("demo", "--duration", 600, "--out", out)
+    process = demo("--duration", 600, "--out", out)
     until(lambda: (out / "bag").exists() and len(children(process.pid)) >= 6, "all processes")
     until_recorded(out, 50)
     below = children(process.pid)
@@ -143,9 +144,9 @@ def test_after_kill_nine_of_mbrl_the_controller_brings_the_robot_to_rest_and_not
 
 
 @pytest.mark.fault(row=24)
-def test_without_its_recorder_the_robot_goes_on_and_another_goes_on_in_the_bag(mbrl, tmp_path, record_property):
+def test_without_its_recorder_the_robot_goes_on_and_another_goes_on_in_the_bag(demo, tmp_path, record_property):
     out = tmp_path / "run"
-    process = mbrl("demo", "--duration", 8, "--out", out, "--json", tmp_path / "report.json")
+    process = demo("--duration", 8, "--out", out, "--json", tmp_path / "report.json")
     until(lambda: any(called(Path(f"/proc/{pid}")) == STANDS_BY for pid in children(process.pid)), "one that stands by")
     until_recorded(out, 100)
     os.kill(next(pid for pid, line in children(process.pid).items() if "recorder_node" in line), signal.SIGKILL)
@@ -164,7 +165,7 @@ def test_without_its_recorder_the_robot_goes_on_and_another_goes_on_in_the_bag(m
 
 
 @pytest.mark.fault(row=38)
-def test_a_run_needs_nobody_who_reads_what_it_says(mbrl, tmp_path, record_property):
+def test_a_run_needs_nobody_who_reads_what_it_says(demo, tmp_path, record_property):
     """Its screen is a pipe that is full from the start, is never read, and breaks in mid-run; then it has something to say."""
     out = tmp_path / "run"
     read, write = os.pipe()
@@ -173,7 +174,7 @@ def test_a_run_needs_nobody_who_reads_what_it_says(mbrl, tmp_path, record_proper
         while os.write(write, b"." * 4096):
             pass
     os.set_blocking(write, True)
-    process = mbrl("demo", "--duration", 8, "--out", out, output=write)
+    process = demo("--duration", 8, "--out", out, output=write)
     os.close(write)
     until_recorded(out, 100)
     os.close(read)
