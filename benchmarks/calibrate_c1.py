@@ -37,28 +37,30 @@ def published(spec: RobotSpec, path: Path) -> np.ndarray:
     return mechanism.build(RobotSpec.model_validate({**data, "nominal": nominal})).start
 
 
-def judge(m: mechanism.Mechanism, test: runs.Run, values: np.ndarray, delays: np.ndarray, s: dynamics.Settings,
-          first_s: float) -> dynamics.Score:
-    """How good parameters [P] are on a run, or on what follows its first seconds if these tell where its zeros are."""
-    if first_s > 0:
-        test = zeros.settled(test, m, values, delays, s.measured, s.zero, first_s)
-    return dynamics.score([test], m, values, delays, s)
+def figures(test: list[runs.Run], train: list[runs.Run], m: mechanism.Mechanism, values: np.ndarray, delays: np.ndarray,
+            s: dynamics.Settings) -> dict[str, float]:
+    """How good parameters [P] are: torque, free runs, and these again when a run's first seconds have told where its zeros are."""
+    plain = dynamics.score_unseen(test, train, m, values, delays, s, told=False)
+    out = {"torque_rmse": plain.torque_rmse, **{f"free_{h:g}_s": v for h, v in plain.free_run_rmse.items()}}
+    if s.zero > 0:
+        told = dynamics.score_unseen(test, train, m, values, delays, s)
+        out |= {f"told_{h:g}_s": v for h, v in told.free_run_rmse.items()}
+    return out
 
 
-def fold(spec: RobotSpec, logs: list[runs.Run], out: int, others: dict[str, np.ndarray], settings: dynamics.Settings,
-         first_s: float) -> dict[str, Any]:
+def fold(spec: RobotSpec, logs: list[runs.Run], out: int, others: dict[str, np.ndarray], settings: dynamics.Settings) -> dict[str, Any]:
     """One fold: figures of all parameters on the run that was left out."""
     begin, cpu = time.monotonic(), time.process_time()
     m = mechanism.build(spec)
-    found = dynamics.identify([r for i, r in enumerate(logs) if i != out], [], m, spec.delays, settings)
+    train = [dynamics.without_spikes(r) for i, r in enumerate(logs) if i != out]
+    found = dynamics.identify(train, [], m, spec.delays, settings)
     spent = {"wall_s": time.monotonic() - begin, "cpu_s": time.process_time() - cpu}
     test = dynamics.without_spikes(logs[out])
     all_of = others | {"regression": found.regression.values, "shooting": found.values}
-    scores = {name: judge(m, test, values, found.delays, settings, first_s) for name, values in all_of.items()}
+    scores = {name: figures([test], train, m, values, found.delays, settings) for name, values in all_of.items()}
     low, high = found.estimate.interval()
     return {"run": logs[out].name, **spent, "delay_s": found.delays.tolist(), "converged": found.converged, "zeros": found.zeros.tolist(),
-            "scores": {name: {"torque_rmse": s.torque_rmse, **{f"free_{h:g}_s": v for h, v in s.free_run_rmse.items()}}
-                       for name, s in scores.items()},
+            "scores": scores,
             "parameters": {n: [v, a, b] for n, v, a, b in zip(found.estimate.names, found.estimate.values, low, high, strict=True)}}
 
 
@@ -68,12 +70,12 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--commands", action="store_true", help="drive all models with commands instead of measured torques")
     parser.add_argument("--find-delays", action="store_true", help="find the commands' delays with the parameters")
-    parser.add_argument("--zeros", action="store_true", help="find each run's zeros of the positions too, with the parameters")
-    parser.add_argument("--first", type=float, default=0.0, metavar="S", help="find those of the run left out, for every model, from its "
-                        "first S seconds, and judge by the rest; implies --zeros")
+    parser.add_argument("--zeros", action="store_true", help="find each run's zeros of the positions too, with the parameters; those of "
+                        "the run left out are told, for every model, for its torque by its motion alone, for free runs by nothing (free) "
+                        f"or by its first {zeros.FIRST_S:g} s, the rest being judged (told)")
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
-    zero = ZERO_RAD if args.zeros or args.first > 0 else 0.0
+    zero = ZERO_RAD if args.zeros else 0.0
     spec, settings = robot.load(ROBOT), dynamics.Settings(not args.commands, find_delays=args.find_delays, zero=zero)
     logs = [runs.load([path], spec)[0] for path in sorted(args.data.glob("sys_id_*"))]
     others = {path.stem: published(spec, path) for path in sorted((args.data / "identified").glob("model_*.yml"))}
@@ -84,7 +86,7 @@ def main() -> None:
     print(f"unconstrained least squares on all five runs, on these runs themselves: {all_runs:.4f} N m")
     folds = []
     for out in range(len(logs)):
-        folds.append(fold(spec, logs, out, others, settings, args.first))
+        folds.append(fold(spec, logs, out, others, settings))
         print(f"{logs[out].name}: {folds[-1]['cpu_s']:.0f} s of one core", flush=True)
         for name, figures in folds[-1]["scores"].items():
             print(f"  {name:12}", "  ".join(f"{key} {value:.4f}" for key, value in figures.items()), flush=True)
@@ -96,7 +98,7 @@ def main() -> None:
     if args.json:
         driven = "commands" if args.commands else "measured torque"
         report.save({"schema": 1, "robot": ROBOT, "machine": report.machine(), "driven_by": driven, "find_delays": args.find_delays,
-                     "zero_rad": zero, "first_s": args.first,
+                     "zero_rad": zero,
                      "least_squares_all_runs": all_runs, "mean": mean, "folds": folds}, args.json)
 
 

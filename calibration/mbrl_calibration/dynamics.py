@@ -47,8 +47,9 @@ class Settings:
         find_delays: whether the delays of commands are found with the parameters.
         known: names of lumped parameters that stay as they are.
         zero: how far the zeros of the positions may be from their true places in each run, one standard deviation, rad or m (see
-            `shooting.Settings`): a zero that is set where a joint comes to rest is off by as much as dry friction holds there. Of runs
-            to judge by, the first `zeros.FIRST_S` then tell their zeros, and the rest is judged.
+            `shooting.Settings`): a zero that is set where a joint comes to rest is off by as much as dry friction holds there. Runs to
+            judge by then have zeros too: for efforts their motion alone tells them (`zeros.by_motion`), for free runs their first
+            `zeros.FIRST_S`, and the rest is judged.
         substeps: integration steps in each comparison step, see `STEP_S`; half as many until the last length of segments. Where dry
             friction changes its sign within a step, a coarse one is off by more than the intervals of long, clean logs.
         progress: told what is done, and the share of the work before it.
@@ -126,12 +127,39 @@ def score(runs: Sequence[Run], m: Mechanism, values: np.ndarray, delays: np.ndar
     Raises:
         DataError: the runs are too short.
     """
-    torque = regression.rmse([regression.rows(r, m, delays, s.measured, at=values) for r in runs], values)
+    return Score(_torque(runs, m, values, delays, s), _free(runs, m, values, delays, s), tuple(r.name for r in runs))
+
+
+def _torque(runs: Sequence[Run], m: Mechanism, values: np.ndarray, delays: np.ndarray, s: Settings) -> float:
+    return regression.rmse([regression.rows(r, m, delays, s.measured, at=values) for r in runs], values)
+
+
+def _free(runs: Sequence[Run], m: Mechanism, values: np.ndarray, delays: np.ndarray, s: Settings) -> dict[float, float]:
     if m.count > MOST_JOINTS:
-        return Score(torque, {}, tuple(r.name for r in runs))
+        return {}
     longest = max(r.duration for r in runs)
-    free = {h: free_run.free_run(runs, m, values, delays, s.measured, h).rmse for h in s.horizons_s if h + 1.0 < longest}
-    return Score(torque, free, tuple(r.name for r in runs))
+    return {h: free_run.free_run(runs, m, values, delays, s.measured, h).rmse for h in s.horizons_s if h + 1.0 < longest}
+
+
+def score_unseen(test: Sequence[Run], train: Sequence[Run], m: Mechanism, values: np.ndarray, delays: np.ndarray, s: Settings,
+                 told: bool = True) -> Score:
+    """How good parameters [P] are on runs that they were not fitted to; whatever the parameters, these have zeros of their own.
+
+    Args:
+        test: the runs.
+        train: those fitted to, which tell what efforts' means are.
+        m, values, delays, s: see `Score` and `Settings.zero`.
+        told: whether the first seconds of a run tell its zeros for free runs; otherwise these start from positions as they are.
+
+    Raises:
+        DataError: the runs are too short.
+    """
+    if s.zero == 0:
+        return score(test, m, values, delays, s)
+    mean = zeros.mean_efforts(train, m, values, delays, s.measured)
+    moved = [zeros.moved(r, m, zeros.by_motion(r, m, values, s.zero, mean)) for r in test]
+    later = [zeros.settled(r, m, values, delays, s.measured, s.zero) for r in test] if told else test
+    return Score(_torque(moved, m, values, delays, s), _free(later, m, values, delays, s), tuple(r.name for r in test))
 
 
 def identify(train: Sequence[Run], test: Sequence[Run], m: Mechanism, delays: np.ndarray, s: Settings) -> Identification:
@@ -161,15 +189,10 @@ def identify(train: Sequence[Run], test: Sequence[Run], m: Mechanism, delays: np
     fitted = [zeros.moved(r, m, by) for r, by in zip(train, added, strict=True)]
     scores = {"fit": {name: score(fitted, m, p, found.delays, s) for name, p in of.items()}}
     if test:
-        scores["test"] = {name: score(_unseen(test, m, p, found.delays, s), m, p, found.delays, s) for name, p in of.items()}
+        scores["test"] = {name: score_unseen(test, train, m, p, found.delays, s) for name, p in of.items()}
     s.progress("done", 1.0)
     return Identification(m, found.estimate, first, found.delays, added, s.measured, scores, found.whiteness, found.converged,
                           _notes(found.estimate, found.whiteness))
-
-
-def _unseen(test: Sequence[Run], m: Mechanism, values: np.ndarray, delays: np.ndarray, s: Settings) -> list[Run]:
-    """Runs to judge by; where zeros differ from run to run, the first seconds of each tell its own, whatever the parameters [P]."""
-    return [zeros.settled(r, m, values, delays, s.measured, s.zero) if s.zero > 0 else r for r in test]
 
 
 @dataclass(frozen=True)

@@ -44,10 +44,42 @@ class Rows:
 
 
 
+@dataclass(frozen=True)
+class Motion:
+    """What a run did, low-passed without phase, its ends cut off.
+
+    Attributes:
+        q: [T, n] positions.
+        v: [T, n] rates.
+        a: [T, n] accelerations, by central differences of the rates.
+        u: [T, A] what drove it: commands, or what sensors say that they came to.
+    """
+
+    q: np.ndarray
+    v: np.ndarray
+    a: np.ndarray
+    u: np.ndarray
+
+
+def motion(run: Run, m: Mechanism, delays: np.ndarray, measured: bool, cutoff_hz: float = CUTOFF_HZ, edge_s: float = EDGE_S) -> Motion:
+    """What a run did; arguments as of `rows`.
+
+    Raises:
+        DataError: nothing is left of the run.
+    """
+    period = run.period
+    grid = even(run, period, delays)
+    drive = np.where(np.isnan(grid.measured), grid.command, grid.measured) if measured else grid.command
+    q, v, u = (low_pass(x, period, cutoff_hz) for x in (grid.state[:, m.positions], grid.state[:, m.rates], drive))
+    keep = slice(round(edge_s / period), len(q) - round(edge_s / period))
+    if len(q[keep]) < 10:
+        raise DataError(f"{run.name}: {run.duration:.3g} s leave nothing when {edge_s:g} s are cut off at both ends; record longer")
+    return Motion(q[keep], v[keep], derivative(v, period)[keep], u[keep])
+
 
 def rows(run: Run, m: Mechanism, delays: np.ndarray, measured: bool, cutoff_hz: float = CUTOFF_HZ, edge_s: float = EDGE_S,
          at: np.ndarray | None = None) -> Rows:
-    """The equations of a run: everything low-passed without phase, accelerations by central differences, the ends cut off.
+    """The equations of a run; see `Motion`.
 
     Args:
         run: the data.
@@ -61,18 +93,11 @@ def rows(run: Run, m: Mechanism, delays: np.ndarray, measured: bool, cutoff_hz: 
     Raises:
         DataError: nothing is left of the run.
     """
-    period = run.period
-    grid = even(run, period, delays)
-    drive = np.where(np.isnan(grid.measured), grid.command, grid.measured) if measured else grid.command
-    q, v, u = (low_pass(x, period, cutoff_hz) for x in (grid.state[:, m.positions], grid.state[:, m.rates], drive))
-    a = derivative(v, period)
-    keep = slice(round(edge_s / period), len(q) - round(edge_s / period))
-    if len(q[keep]) < 10:
-        raise DataError(f"{run.name}: {run.duration:.3g} s leave nothing when {edge_s:g} s are cut off at both ends; record longer")
-    count = len(q[keep])
-    matrix, target = regressor(m, u.shape[1], at).map(count)(q[keep].T, v[keep].T, a[keep].T, u[keep].T)
+    did = motion(run, m, delays, measured, cutoff_hz, edge_s)
+    count = len(did.q)
+    matrix, target = regressor(m, did.u.shape[1], at).map(count)(did.q.T, did.v.T, did.a.T, did.u.T)
     shaped = np.asarray(matrix).reshape(m.count, count, len(m.parameters)).transpose(1, 0, 2)
-    return Rows(run.name, shaped, np.asarray(target).T, period)
+    return Rows(run.name, shaped, np.asarray(target).T, run.period)
 
 
 def solve(data: Sequence[Rows], m: Mechanism, known: Sequence[str] = ()) -> Estimate:
