@@ -216,8 +216,9 @@ def _shoot(train: Sequence[Run], m: Mechanism, delays: np.ndarray, first: Estima
     values, late, estimate, shot = _away_from_bounds(first.values, m), delays.copy(), first, None
     for i, length in enumerate(lengths):
         s.progress(f"free runs of {length:g} s", 0.1 + 0.7 * i / len(lengths))
-        fine = s.substeps if i + 1 == len(lengths) else max(1, s.substeps // 2)
-        setting = shooting.Settings(length, 1, step_s, fine, delays=s.find_delays, known=s.known, zero=s.zero)
+        last = i + 1 == len(lengths)  # those before it need only come near
+        setting = shooting.Settings(length, 1, step_s, s.substeps if last else max(1, s.substeps // 2), 2 if last else 1,
+                                    delays=s.find_delays, known=s.known, zero=s.zero)
         shot = shooting.fit(shooting.cut(train, m, late, s.measured, setting), m, values, setting)
         estimate, late = _with_delays(shot.estimate, late)
         values = _away_from_bounds(estimate.values[: len(m.parameters)], m)
