@@ -37,8 +37,8 @@ def published(spec: RobotSpec, path: Path) -> np.ndarray:
     return mechanism.build(RobotSpec.model_validate({**data, "nominal": nominal})).start
 
 
-def figures(test: list[runs.Run], train: list[runs.Run], m: mechanism.Mechanism, values: np.ndarray, delays: np.ndarray,
-            s: dynamics.Settings) -> dict[str, float]:
+def judge(test: list[runs.Run], train: list[runs.Run], m: mechanism.Mechanism, values: np.ndarray, delays: np.ndarray,
+          s: dynamics.Settings) -> dict[str, float]:
     """How good parameters [P] are: torque, free runs, and these again when a run's first seconds have told where its zeros are."""
     plain = dynamics.score_unseen(test, train, m, values, delays, s, told=False)
     out = {"torque_rmse": plain.torque_rmse, **{f"free_{h:g}_s": v for h, v in plain.free_run_rmse.items()}}
@@ -52,12 +52,12 @@ def fold(spec: RobotSpec, logs: list[runs.Run], out: int, others: dict[str, np.n
     """One fold: figures of all parameters on the run that was left out."""
     begin, cpu = time.monotonic(), time.process_time()
     m = mechanism.build(spec)
-    train = [dynamics.without_spikes(r) for i, r in enumerate(logs) if i != out]
+    train = [r for i, r in enumerate(logs) if i != out]
     found = dynamics.identify(train, [], m, spec.delays, settings)
     spent = {"wall_s": time.monotonic() - begin, "cpu_s": time.process_time() - cpu}
-    test = dynamics.without_spikes(logs[out])
+    clean, test = [dynamics.without_spikes(r) for r in train], [dynamics.without_spikes(logs[out])]
     all_of = others | {"regression": found.regression.values, "shooting": found.values}
-    scores = {name: figures([test], train, m, values, found.delays, settings) for name, values in all_of.items()}
+    scores = {name: judge(test, clean, m, values, found.delays, settings) for name, values in all_of.items()}
     low, high = found.estimate.interval()
     return {"run": logs[out].name, **spent, "delay_s": found.delays.tolist(), "converged": found.converged, "zeros": found.zeros.tolist(),
             "scores": scores,

@@ -43,7 +43,6 @@ class Rows:
     period: float
 
 
-
 @dataclass(frozen=True)
 class Motion:
     """What a run did, low-passed without phase, its ends cut off.
