@@ -7,7 +7,7 @@ go on from where it was; with dry friction that hinders the search more than it 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import casadi as ca
@@ -36,10 +36,6 @@ ENOUGH = 4
 """Segments per parameter from which on their scatter says how sure the parameters are."""
 
 LEAST, RIDGE = 1e-9, 1e-10
-
-COARSER = 2
-"""Integration steps are so much longer in the Hessian, which takes most of the time and decides only how fast the search is; 4 take more
-searching than they spare."""
 
 
 def no_progress() -> None:
@@ -123,16 +119,6 @@ def cut(runs: Sequence[Run], m: Mechanism, delays: np.ndarray, measured: bool, s
     if not parts:
         raise DataError(f"no run is as long as a segment of {s.segment_s:g} s (the longest is {max(r.duration for r in runs):.3g} s)")
     return Segments(*(np.stack(part) for part in zip(*parts, strict=True)))
-
-
-def coarser(data: Segments, s: Settings, times: int = COARSER) -> tuple[Segments, Settings]:
-    """Segments, and the settings that they were cut with, in integration steps `times` as long, but not longer than comparison steps."""
-    fewer = max(1, s.substeps // times)
-    if s.substeps % fewer:
-        return data, s
-    segments, samples, axes = data.inputs.shape
-    inputs, slope = (part.reshape(segments, samples * fewer // s.substeps, -1, axes).mean(2) for part in (data.inputs, data.slope))
-    return Segments(data.state, inputs, slope, data.run), replace(s, substeps=fewer)
 
 
 @dataclass(frozen=True)
@@ -232,7 +218,7 @@ class _Equations:
     first: np.ndarray
 
 
-def _equations(data: Segments, s: Settings, m: Mechanism, of: _Unknowns) -> _Equations:
+def _equations(data: Segments, m: Mechanism, of: _Unknowns, s: Settings) -> _Equations:
     count, axes = of.states.shape[1], data.inputs.shape[2]
     length = (data.state.shape[1] - 1) // s.nodes
     inputs, slopes = (ca.DM(part.reshape(-1, axes).T) for part in (data.inputs, data.slope))
@@ -253,15 +239,12 @@ def _equations(data: Segments, s: Settings, m: Mechanism, of: _Unknowns) -> _Equ
     return _Equations(left, ca.vertcat(ca.vec(errors), ca.vec(of.zeros)), going, m.feasible(m.named(of.parameters)), spread, first)
 
 
-def _solver(of: _Unknowns, e: _Equations, rough: _Equations, s: Settings) -> Any:
-    """IPOPT with the Gauss-Newton Hessian: the residuals' own curvature is left out, which keeps it positive far from the solution.
-
-    Cost and slope are those of the equations `e`, the Hessian is that of others that are `rough`.
-    """
+def _solver(of: _Unknowns, e: _Equations, s: Settings) -> Any:
+    """IPOPT with the Gauss-Newton Hessian: the residuals' own curvature is left out, which keeps it positive far from the solution."""
     size, constraints = e.errors.numel(), ca.vertcat(e.going, *e.built)
-    slope = ca.jacobian(rough.errors, of.column)
+    slope = ca.jacobian(e.errors, of.column)
     weight, duals = ca.MX.sym("weight"), ca.MX.sym("duals", constraints.numel())
-    hessian = ca.Function("hessian", [of.column, rough.spread, weight, duals], [ca.triu(weight / size * ca.mtimes(slope.T, slope))],
+    hessian = ca.Function("hessian", [of.column, e.spread, weight, duals], [ca.triu(weight / size * ca.mtimes(slope.T, slope))],
                           ["x", "p", "lam_f", "lam_g"], ["triu_hess_gamma_x_x"])
     # Dry friction makes the last digits slow: this little a change of the cost is far inside the intervals.
     enough = {"acceptable_tol": 0.1, "acceptable_iter": 3, "acceptable_obj_change_tol": 0.1 / size, "acceptable_constr_viol_tol": 1e-6}
@@ -280,8 +263,8 @@ def fit(data: Segments, m: Mechanism, start: np.ndarray, s: Settings) -> Shot:
         s: settings.
     """
     of = _unknowns(data, m, start, s)
-    e, rough = _equations(data, s, m, of), _equations(*coarser(data, s), m, of)
-    solver, residual = _solver(of, e, rough, s), ca.Function("residual", [of.column], [e.left])
+    e = _equations(data, m, of, s)
+    solver, residual = _solver(of, e, s), ca.Function("residual", [of.column], [e.left])
     free, late = int(of.free.sum()), len(of.late)
     inside, others = free + late, of.zeros.numel() + of.states.numel()
     low, high = (np.concatenate([b[of.free] / of.unit[:free], np.full(late, sign * MOST_STEPS), np.full(others, sign * np.inf)])

@@ -1,5 +1,3 @@
-from dataclasses import replace
-
 import casadi as ca
 import numpy as np
 import pytest
@@ -92,33 +90,6 @@ def test_errors_of_shooting_are_as_large_as_it_says(pendulum):
     # 12 draws: a root mean square of normal scores lies within 0.5 and 1.6 with a probability of 0.999.
     assert (spread[:2] > 0.5).all()
     assert (spread[:2] < 1.6).all()
-
-
-def test_coarser_segments_have_the_same_data_and_mean_inputs(pendulum):
-    m, truth = pendulum
-    s = shooting.Settings(0.5, 1, 0.01, 8, delays=True)
-    fine = shooting.cut([record(m, truth, 0)], m, DELAY, False, s)
-    rough, fewer = shooting.coarser(fine, s, times=4)
-    assert fewer == replace(s, substeps=2)
-    np.testing.assert_array_equal(rough.state, fine.state)
-    np.testing.assert_allclose(rough.inputs[:, 1], fine.inputs[:, 4:8].mean(1), rtol=1e-12)
-    np.testing.assert_allclose(rough.slope[:, -1], fine.slope[:, -4:].mean(1), rtol=1e-12)
-    assert shooting.coarser(fine, s, times=100)[1].substeps == 1
-    odd = replace(s, substeps=5)  # 2 of 5 steps would not be whole ones
-    kept = shooting.coarser(fine, odd, times=2)
-    assert kept[0] is fine
-    assert kept[1] is odd
-
-
-def test_a_coarse_hessian_changes_the_way_but_not_the_answer(pendulum, monkeypatch):
-    m, truth = pendulum
-    s = shooting.Settings(0.5, 1, 0.01, 4)
-    data = shooting.cut([record(m, truth, 0)], m, DELAY, False, s)
-    found = shooting.fit(data, m, m.start, s)
-    monkeypatch.setattr(shooting, "coarser", lambda data, s: (data, s))
-    exact = shooting.fit(data, m, m.start, s)
-    assert found.success
-    assert (np.abs(found.estimate.values - exact.estimate.values) < 0.05 * exact.estimate.std + 1e-9).all()
 
 
 def test_segments_in_nodes_that_meet_give_the_same_as_segments_in_one(pendulum):
