@@ -90,6 +90,7 @@ def test_what_is_promised_and_what_breaks_it():
     for what, broken in (
         ("the receiver stops in time", kill("controller", silence_s=0.0605)),
         ("no command after the controller's death", kill("controller", after=1)),
+        ("no more ticks missed after a helper's death than before", kill("keeper", missed=1, frozen=1)),
         ("no tick missed after a helper's death but in stops of the machine", kill("keeper", missed=2, frozen=1, before_missed=2)),
         ("no process left", kill("mbrl", processes=1)),
         ("nothing to clean by hand", kill("sim", shared_after=1)),

@@ -149,16 +149,6 @@ def test_a_planner_that_cannot_keep_its_rate_is_refused_at_configure_with_what_w
     assert "libtorch" not in Path(f"/proc/{node.process.pid}/maps").read_text()
 
 
-START_S = 60.0
-
-
-def in_control(probe, decisions):
-    """Whether commands move the robot; a controller that a stop of the test's own machine has latched is released, as by an operator."""
-    if decisions and mode(decisions) == Mode.LATCHED:
-        probe.call(Trigger, "controller/reset", Trigger.Request())
-    return decisions and mode(decisions) == Mode.EXPLORE
-
-
 @pytest.fixture
 def active(probe, start, run_dir):
     """A controller that sends commands to a robot that speaks: (process, robot, commands, decisions)."""
@@ -166,7 +156,7 @@ def active(probe, start, run_dir):
     commands, decisions = probe.listen(Float64MultiArray, "commands"), probe.listen(JointState, "mbrl/decision")
     # Whether this machine is fast enough to plan is not what is asked here.
     node = start("controller_node", "robot:=cartpole", f"run_dir:={run_dir}", "autostart:=true", "check_fit:=false")
-    probe.until(lambda: in_control(probe, decisions), "excitation", timeout_s=START_S)
+    probe.until(lambda: decisions and by_name(decisions[-1])["mode"] == Mode.EXPLORE, "excitation")
     return node, speaker, commands, decisions
 
 
