@@ -78,6 +78,8 @@ def main() -> None:
     zero = ZERO_RAD if args.zeros else 0.0
     spec, settings = robot.load(ROBOT), dynamics.Settings(not args.commands, find_delays=args.find_delays, zero=zero)
     logs = [runs.load([path], spec)[0] for path in sorted(args.data.glob("sys_id_*"))]
+    if not logs:
+        parser.error(f"--data {args.data}: there is no sys_id_*/trajectory.csv in this folder; name the one that holds the runs")
     others = {path.stem: published(spec, path) for path in sorted((args.data / "identified").glob("model_*.yml"))}
     m = mechanism.build(spec)
     rows = [regression.rows(dynamics.without_spikes(r), m, spec.delays, not args.commands) for r in logs]

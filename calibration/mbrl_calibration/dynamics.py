@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from mbrl_calibration import free_run, regression, residuals, shooting, zeros
+from mbrl_calibration import free_run, regression, residuals, segments, shooting, zeros
 from mbrl_calibration.estimate import Estimate
 from mbrl_calibration.mechanism import Mechanism
 from mbrl_calibration.runs import Run
@@ -47,7 +47,7 @@ class Settings:
         find_delays: whether the delays of commands are found with the parameters.
         known: names of lumped parameters that stay as they are.
         zero: how far the zeros of the positions may be from their true places in each run, one standard deviation, rad or m (see
-            `shooting.Settings`): a zero that is set where a joint comes to rest is off by as much as dry friction holds there. Runs to
+            `segments.Settings`): a zero that is set where a joint comes to rest is off by as much as dry friction holds there. Runs to
             judge by then have zeros too: for efforts their motion alone tells them (`zeros.by_motion`), for free runs their first
             `zeros.FIRST_S`, and the rest is judged.
         substeps: integration steps in each comparison step, see `STEP_S`; half as many until the last length of segments. Where dry
@@ -217,9 +217,9 @@ def _shoot(train: Sequence[Run], m: Mechanism, delays: np.ndarray, first: Estima
     for i, length in enumerate(lengths):
         s.progress(f"free runs of {length:g} s", 0.1 + 0.7 * i / len(lengths))
         last = i + 1 == len(lengths)  # those before it need only come near
-        setting = shooting.Settings(length, 1, step_s, s.substeps if last else max(1, s.substeps // 2), 2 if last else 1,
+        setting = segments.Settings(length, 1, step_s, s.substeps if last else max(1, s.substeps // 2), 2 if last else 1,
                                     delays=s.find_delays, known=s.known, zero=s.zero)
-        shot = shooting.fit(shooting.cut(train, m, late, s.measured, setting), m, values, setting)
+        shot = shooting.fit(segments.cut(train, m, late, s.measured, setting), m, values, setting)
         estimate, late = _with_delays(shot.estimate, late)
         values = _away_from_bounds(estimate.values[: len(m.parameters)], m)
     assert shot is not None

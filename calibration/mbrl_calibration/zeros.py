@@ -12,7 +12,7 @@ from typing import Any
 import casadi as ca
 import numpy as np
 
-from mbrl_calibration import regression, shooting
+from mbrl_calibration import regression, segments, shooting
 from mbrl_calibration.mechanism import Mechanism
 from mbrl_calibration.runs import Run
 
@@ -48,8 +48,8 @@ def find(run: Run, m: Mechanism, values: np.ndarray, delays: np.ndarray, measure
     """
     step_s = run.period * max(1, round(STEP_S / run.period))
     length = min(SEGMENT_S, run.duration - float(np.max(delays, initial=0.0)) - 4 * step_s)
-    setting = shooting.Settings(length, 1, step_s, SUBSTEPS, known=m.names, zero=spread)
-    found: np.ndarray = shooting.fit(shooting.cut([run], m, delays, measured, setting), m, values, setting).zeros[0]
+    setting = segments.Settings(length, 1, step_s, SUBSTEPS, known=m.names, zero=spread)
+    found: np.ndarray = shooting.fit(segments.cut([run], m, delays, measured, setting), m, values, setting).zeros[0]
     return found
 
 

@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 from truths import multisine, pendulum_spec, run_of, simulate
 
-from mbrl_calibration import dynamics, free_run, mechanism, regression, shooting
+from mbrl_calibration import dynamics, free_run, mechanism, regression, segments, shooting
 from mbrl_calibration.estimate import Estimate
 from mbrl_control import robot
 from mbrl_control.errors import DataError
@@ -81,10 +81,10 @@ def test_shooting_finds_parameters_and_a_delay_between_samples(pendulum):
 
 def test_errors_of_shooting_are_as_large_as_it_says(pendulum):
     m, truth = pendulum
-    setting = shooting.Settings(0.5, 1, 0.01, 2)
+    setting = segments.Settings(0.5, 1, 0.01, 2)
     scores = []
     for seed in range(12):
-        shot = shooting.fit(shooting.cut([record(m, truth, seed)], m, DELAY, False, setting), m, truth, setting)
+        shot = shooting.fit(segments.cut([record(m, truth, seed)], m, DELAY, False, setting), m, truth, setting)
         scores.append((shot.estimate.values - truth) / shot.estimate.std)
     spread = np.sqrt(np.mean(np.square(scores), axis=0))
     # 12 draws: a root mean square of normal scores lies within 0.5 and 1.6 with a probability of 0.999.
@@ -97,8 +97,8 @@ def test_segments_in_nodes_that_meet_give_the_same_as_segments_in_one(pendulum):
     run = record(m, truth, 1, noise=np.array([1e-4, 1e-3]))
     found = []
     for nodes in (1, 5):
-        setting = shooting.Settings(1.0, nodes, 0.01, 2)
-        found.append(shooting.fit(shooting.cut([run], m, DELAY, False, setting), m, m.start, setting).estimate)
+        setting = segments.Settings(1.0, nodes, 0.01, 2)
+        found.append(shooting.fit(segments.cut([run], m, DELAY, False, setting), m, m.start, setting).estimate)
     np.testing.assert_allclose(found[1].values[:3], found[0].values[:3], rtol=5e-3)
 
 

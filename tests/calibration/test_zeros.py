@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from truths import multisine, pendulum_spec, run_of, simulate
 
-from mbrl_calibration import dynamics, mechanism, regression, shooting, zeros
+from mbrl_calibration import dynamics, mechanism, regression, segments, shooting, zeros
 
 NOISE, NOW = np.array([1e-3, 2e-2]), np.zeros(1)
 WRONG = (0.05, -0.03)
@@ -114,7 +114,7 @@ def test_a_zero_that_nothing_tells_stays_where_it_is_thought_to_be(recorded):
 
 def test_zeros_are_not_looked_for_unless_asked(recorded):
     m, truth, runs = recorded
-    setting = shooting.Settings(0.5, 1, 0.01, 2)
-    shot = shooting.fit(shooting.cut(runs, m, NOW, False, setting), m, truth, setting)
+    setting = segments.Settings(0.5, 1, 0.01, 2)
+    shot = shooting.fit(segments.cut(runs, m, NOW, False, setting), m, truth, setting)
     assert shot.zeros.shape == (2, 1)
     assert not shot.zeros.any()

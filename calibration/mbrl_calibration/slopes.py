@@ -1,0 +1,113 @@
+"""Free runs of a mechanism and their exact slopes in starts, parameters and delays, for many runs of one length at once.
+
+The slopes are those of the integration itself: each step's own (a few numbers, found for all steps of all runs at once, as the states
+are known by then), multiplied up along the runs (Bock 1981: internal numerical differentiation).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import casadi as ca
+import numpy as np
+
+from mbrl_calibration.lanes import Lanes
+from mbrl_calibration.mechanism import Mechanism, step
+
+TOGETHER = 32
+"""Runs whose steps' slopes are held at a time."""
+
+
+class FreeRuns:
+    """Free runs with inputs that are known up to delays.
+
+    Args:
+        m: the mechanism.
+        inputs: [N, K, A] mean input over each integration step at the delays as they were thought to be.
+        slope: [N, K, A] its derivative in each axis' delay, per s.
+        step_s: integration step, s.
+        every: so many of them from one comparison to the next.
+        free: [P] whether slopes in a parameter are wanted; `late` indices of the axes in whose delay they are.
+
+    Attributes:
+        axes: A.
+    """
+
+    def __init__(self, m: Mechanism, inputs: np.ndarray, slope: np.ndarray, step_s: float, every: int, free: np.ndarray,
+                 late: np.ndarray) -> None:
+        self._inputs, self._slope, self._every, self._late = inputs, slope, every, late
+        self.axes, self._size, self._free = inputs.shape[2], 2 * m.count, np.flatnonzero(free)
+        one = step(m, inputs.shape[2], step_s, 1)
+        self._run = one.mapaccum("run", inputs.shape[1]).map(inputs.shape[0])
+        x, u, p = (ca.SX.sym(name, one.size1_in(i)) for i, name in enumerate("xup"))
+        then = one(x, u, p)
+        looked_for = ca.vertcat(*(u[int(i)] for i in late), *(p[int(i)] for i in self._free))
+        self._by_start = Lanes(ca.Function("by_start", [x, u, p], [ca.cse(ca.jacobian(then, x))]))
+        self._by_input = Lanes(ca.Function("by_input", [x, u, p], [ca.cse(ca.jacobian(then, looked_for))]))
+        self._seen: dict[str, tuple[bytes, np.ndarray]] = {}
+
+    def _last(self, what: str, made: Callable[..., np.ndarray], *given: np.ndarray) -> np.ndarray:
+        """`made(*given)`, remembered until it is asked for with something else: cost, slopes and curvature all want the same."""
+        key = b"".join(part.tobytes() for part in given)
+        if what not in self._seen or self._seen[what][0] != key:
+            self._seen[what] = key, made(*given)
+        return self._seen[what][1]
+
+    def _fine(self, starts: np.ndarray, p: np.ndarray, delays: np.ndarray) -> np.ndarray:
+        """[N, K, 2 n] states after each integration step."""
+        runs, steps, axes = self._inputs.shape
+        given = (self._inputs + self._slope * delays).reshape(-1, axes).T
+        found = self._run(starts.T, given, np.tile(p[:, None], runs * steps))
+        return np.asarray(found).T.reshape(runs, steps, self._size)
+
+    def states(self, starts: np.ndarray, p: np.ndarray, delays: np.ndarray) -> np.ndarray:
+        """[N, L, 2 n] states at each comparison.
+
+        Args:
+            starts: [N, 2 n] states (q, v) at the begin of each run.
+            p: [P] parameters.
+            delays: [A] what is added to the delays, s.
+        """
+        return self._last("states", self._fine, starts, p, delays)[:, self._every - 1 :: self._every]
+
+    def slopes(self, starts: np.ndarray, p: np.ndarray, delays: np.ndarray) -> np.ndarray:
+        """[N, L, 2 n, 2 n + F + D] slopes of `states` in the start, the F free parameters and the D delays; arguments as there."""
+        return self._last("slopes", self._all, starts, p, delays)
+
+    def _all(self, starts: np.ndarray, p: np.ndarray, delays: np.ndarray) -> np.ndarray:
+        return np.concatenate([self._some(slice(begin, begin + TOGETHER), starts, p, delays) for begin in range(0, len(starts), TOGETHER)])
+
+    def _some(self, which: slice, starts: np.ndarray, p: np.ndarray, delays: np.ndarray) -> np.ndarray:
+        states, begin = self._last("states", self._fine, starts, p, delays)[which], starts[which]
+        before = np.concatenate([begin[:, None], states[:, :-1]], axis=1).reshape(-1, self._size).T
+        given = (self._inputs[which] + self._slope[which] * delays).reshape(-1, self.axes).T
+        of_step = [_dense(of, (before, given, p), states.shape[:2], (self._size, columns))
+                   for of, columns in ((self._by_start, self._size), (self._by_input, len(self._late) + len(self._free)))]
+        return _along(of_step[0], self._by_unknowns(of_step[1], self._slope[which]), self._every)
+
+    def _by_unknowns(self, by_input: np.ndarray, slope: np.ndarray) -> np.ndarray:
+        """[N, K, 2 n, F + D] of each step in the parameters and delays."""
+        late = len(self._late)
+        return np.concatenate([by_input[..., late:], by_input[..., :late] * slope[:, :, None, self._late]], axis=-1)
+
+
+def _dense(of: Lanes, given: tuple[Any, ...], lanes: tuple[int, ...], shape: tuple[int, int]) -> np.ndarray:
+    """[*lanes, *shape] the first output of a function."""
+    out = np.zeros((*shape, int(np.prod(lanes))))
+    out[of.places[0][:, 0], of.places[0][:, 1]] = of(*given)[0]
+    return np.ascontiguousarray(np.moveaxis(out, -1, 0)).reshape(*lanes, *shape)
+
+
+def _along(by_start: np.ndarray, by_unknowns: np.ndarray, every: int) -> np.ndarray:
+    """[N, L, 2 n, 2 n + F + D] slopes at each comparison from those [N, K, 2 n, …] of each step."""
+    runs, steps, size, unknowns = by_unknowns.shape
+    now = np.zeros((runs, size, size + unknowns))
+    now[:, np.arange(size), np.arange(size)] = 1.0
+    out = np.empty((runs, steps // every, size, size + unknowns))
+    for k in range(steps):
+        now = by_start[:, k] @ now
+        now[:, :, size:] += by_unknowns[:, k]
+        if (k + 1) % every == 0:
+            out[:, (k + 1) // every - 1] = now
+    return out
