@@ -36,8 +36,8 @@ CASES = ("none", "compensated", "ignored")
 MODELS = {"cartpole": "casadi"}
 PLANNERS: dict[str, dict[str, Any]] = {
     "cartpole": {"candidates": 96, "iterations": 3, "options": {"execute": "best"}},
-    "pendubot": {"candidates": 48, "iterations": 3, "options": {"execute": "best"}},
-    "acrobot": {"candidates": 48, "iterations": 3, "options": {"execute": "best"}},
+    "pendubot": {"candidates": 96, "iterations": 3, "options": {"execute": "best"}},
+    "acrobot": {"candidates": 96, "iterations": 3, "options": {"execute": "best"}},
 }
 
 
@@ -131,7 +131,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--robots", nargs="*", default=["cartpole", "pendubot"], choices=list(PLANNERS))
     parser.add_argument("--periods", type=int, default=2, help="of planning")
-    parser.add_argument("--seeds", type=int, default=10)
+    parser.add_argument("--seeds", type=parallel.seeds, default="0-9", help="for example 0-2,5")
     parser.add_argument("--seconds", type=float, default=8.0)
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--json", type=Path)
@@ -142,7 +142,7 @@ def main() -> None:
         torch.set_num_threads(1)
         print(json.dumps(asdict(episode(args.one[0], args.one[1], int(args.one[2]), args.periods, args.seconds))))
         return
-    jobs = [(name, case, seed) for name in args.robots for seed in range(args.seeds) for case in CASES]
+    jobs = [(name, case, seed) for name in args.robots for seed in args.seeds for case in CASES]
     common = ["--periods", str(args.periods), "--seconds", str(args.seconds)]
     rows = parallel.run(__file__, [[*common, "--one", *map(str, job)] for job in jobs], args.jobs, str)
     results = sorted((Result(**row) for row in rows), key=lambda r: (r.robot, CASES.index(r.case), r.seed))
