@@ -42,9 +42,8 @@ class FreeRuns:
         self._run = one.mapaccum("run", inputs.shape[1]).map(inputs.shape[0])
         x, u, p = (ca.SX.sym(name, one.size1_in(i)) for i, name in enumerate("xup"))
         then = one(x, u, p)
-        looked_for = ca.vertcat(*(u[int(i)] for i in late), *(p[int(i)] for i in self._free))
-        self._by_start = Lanes(ca.Function("by_start", [x, u, p], [ca.cse(ca.jacobian(then, x))]))
-        self._by_input = Lanes(ca.Function("by_input", [x, u, p], [ca.cse(ca.jacobian(then, looked_for))]))
+        unknowns = ca.vertcat(x, *(u[int(i)] for i in late), *(p[int(i)] for i in self._free))
+        self._of_step = Lanes(ca.Function("of_step", [x, u, p], [ca.cse(ca.jacobian(then, unknowns))]))
         self._seen: dict[str, tuple[bytes, np.ndarray]] = {}
 
     def _last(self, what: str, made: Callable[..., np.ndarray], *given: np.ndarray) -> np.ndarray:
@@ -82,14 +81,10 @@ class FreeRuns:
         states, begin = self._last("states", self._fine, starts, p, delays)[which], starts[which]
         before = np.concatenate([begin[:, None], states[:, :-1]], axis=1).reshape(-1, self._size).T
         given = (self._inputs[which] + self._slope[which] * delays).reshape(-1, self.axes).T
-        of_step = [_dense(of, (before, given, p), states.shape[:2], (self._size, columns))
-                   for of, columns in ((self._by_start, self._size), (self._by_input, len(self._late) + len(self._free)))]
-        return _along(of_step[0], self._by_unknowns(of_step[1], self._slope[which]), self._every)
-
-    def _by_unknowns(self, by_input: np.ndarray, slope: np.ndarray) -> np.ndarray:
-        """[N, K, 2 n, F + D] of each step in the parameters and delays."""
-        late = len(self._late)
-        return np.concatenate([by_input[..., late:], by_input[..., :late] * slope[:, :, None, self._late]], axis=-1)
+        late, size = len(self._late), self._size
+        by = _dense(self._of_step, (before, given, p), states.shape[:2], (size, size + late + len(self._free)))
+        by_delay = by[..., size : size + late] * self._slope[which][:, :, None, self._late]
+        return _along(by[..., :size], np.concatenate([by[..., size + late:], by_delay], axis=-1), self._every)
 
 
 def _dense(of: Lanes, given: tuple[Any, ...], lanes: tuple[int, ...], shape: tuple[int, int]) -> np.ndarray:
