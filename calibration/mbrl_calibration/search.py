@@ -81,14 +81,12 @@ class Search:
         self._tangent = _Stored(self._slopes(begin))
         one, column = ca.Sparsity.dense(1, 1), ca.Sparsity.dense(unknowns, 1)
         limits = ca.Sparsity.dense(self._tangent.places.size1(), 1)
+        self._raised: list[BaseException] = []
         # CasADi keeps no hold on callbacks: while the solver lives they must.
-        self._parts = [
-            _Outside("cost", [unknowns, spreads], [one], self._cost),
-            _Outside("gradient", [unknowns, spreads], [one, column], self._gradient),
-            _Outside("limits", [unknowns, spreads], [limits], lambda x, p: (self._limits(x),)),
-            _Outside("tangent", [unknowns, spreads], [limits, self._tangent.places], self._tangents),
-            _Outside("hessian", [unknowns, spreads, 1, limits.size1()], [self._hessian.places], self._curvature),
-        ]
+        self._parts = [_Outside(name, [unknowns, spreads, *more], outputs, self._told(of)) for name, more, outputs, of in (
+            ("cost", [], [one], self._cost), ("gradient", [], [one, column], self._gradient),
+            ("limits", [], [limits], lambda x, p: (self._limits(x),)), ("tangent", [], [limits, self._tangent.places], self._tangents),
+            ("hessian", [1, limits.size1()], [self._hessian.places], self._curvature))]
         x, p = ca.MX.sym("x", unknowns), ca.MX.sym("p", spreads)
         of_cost, of_gradient, of_limits, of_tangent, of_hessian = self._parts
         # Dry friction makes the last digits slow: this little a change of the cost is far inside the intervals.
@@ -97,7 +95,7 @@ class Search:
         options = {"print_level": 0, "sb": "yes", "max_iter": iterations, "tol": 1e-6, "mu_strategy": "adaptive", **enough}
         self._solver = ca.nlpsol("shoot", "ipopt", {"x": x, "p": p, "f": of_cost(x, p), "g": of_limits(x, p)}, {
             "grad_f": of_gradient, "jac_g": of_tangent, "hess_lag": of_hessian, "no_nlp_grad": True, "calc_lam_p": False,
-            "print_time": False, **{f"ipopt.{name}": value for name, value in options.items()}})
+            "print_time": False, "show_eval_warnings": False, **{f"ipopt.{name}": value for name, value in options.items()}})
 
     def run(self, begin: np.ndarray, spread: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray:
         """The best column of unknowns.
@@ -106,16 +104,38 @@ class Search:
             begin: column where the search begins.
             spread: [2 n] standard deviations of the errors.
             low, high: bounds of the column.
+
+        Raises:
+            BaseException: what the problem raised, Ctrl-C among it: IPOPT would go on elsewhere as if a place were no good.
         """
         gaps = len(self._problem.goes_on) * self._problem.size
         most = np.concatenate([np.zeros(gaps), np.full(self._problem.limits, np.inf)])
-        return np.asarray(self._solver(x0=begin, p=spread, lbx=low, ubx=high, lbg=0.0, ubg=most)["x"]).ravel()
+        try:
+            found = np.asarray(self._solver(x0=begin, p=spread, lbx=low, ubx=high, lbg=0.0, ubg=most)["x"]).ravel()
+        except RuntimeError:
+            if not self._raised:
+                raise
+        if self._raised:
+            raise self._raised.pop()
+        return found
 
     @property
     def status(self) -> tuple[bool, int]:
         """Whether the last search ended by itself, and its iterations."""
         told = self._solver.stats()
         return bool(told["success"]), int(told["iter_count"])
+
+    def _told(self, of: Callable[..., tuple[Any, ...]]) -> Callable[..., tuple[Any, ...]]:
+        """A function that is worked out no more once one has raised something, which is kept."""
+        def asked(*given: np.ndarray) -> tuple[Any, ...]:
+            if self._raised:
+                raise self._raised[0]
+            try:
+                return of(*given)
+            except BaseException as error:
+                self._raised.append(error)
+                raise
+        return asked
 
     def _blocks(self, column: np.ndarray, spread: np.ndarray) -> Blocks:
         """Those of the last column asked for are remembered: gradient and Hessian want the same."""

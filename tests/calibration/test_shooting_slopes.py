@@ -4,7 +4,7 @@ import casadi as ca
 import numpy as np
 import pytest
 
-from mbrl_calibration import mechanism, problem, slopes
+from mbrl_calibration import mechanism, problem, shooting, slopes
 from mbrl_calibration.problem import Problem
 from mbrl_calibration.segments import Segments, Settings
 from mbrl_control import robot
@@ -71,3 +71,22 @@ def test_what_is_stored_of_a_hessian_is_in_the_same_places_everywhere(m):
     np.testing.assert_array_equal(first.row, second.row)
     np.testing.assert_array_equal(first.col, second.col)
     assert (first.row <= first.col).all()
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), MemoryError("no more")])
+@pytest.mark.parametrize("part", ["errors", "blocks", "built"])
+def test_what_is_raised_in_the_midst_of_a_search_ends_it(m, part, error, monkeypatch, capfd):
+    data, s = made_up(m, 2, 4, 2, np.random.default_rng(3)), Settings(0.04, 1, 0.01, 2)
+    asked, real = [], getattr(Problem, part)
+
+    def interrupted(self, *given):
+        asked.append(given)
+        if len(asked) == 4:
+            raise error
+        return real(self, *given)
+
+    monkeypatch.setattr(Problem, part, interrupted)
+    with pytest.raises(type(error)):
+        shooting.fit(data, m, m.start, s)
+    assert len(asked) == 4
+    assert capfd.readouterr().out == ""
