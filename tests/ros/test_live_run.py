@@ -28,17 +28,21 @@ pytestmark = pytest.mark.slow
 
 
 def children(pid: int) -> dict[int, str]:
-    """Pids and command lines of the processes below a process."""
-    out: dict[int, str] = {}
+    """Pids and command lines of the processes below a process, whose pids may be smaller than its own: pids begin anew at their most."""
+    parents, lines = {}, {}
     for folder in Path("/proc").iterdir():
         if not folder.name.isdigit():
             continue
         try:
-            parent = int((folder / "stat").read_text().rsplit(")", 1)[1].split()[1])
-            if parent == pid or parent in out:
-                out[int(folder.name)] = (folder / "cmdline").read_text().replace("\0", " ")
+            parents[int(folder.name)] = int((folder / "stat").read_text().rsplit(")", 1)[1].split()[1])
+            lines[int(folder.name)] = (folder / "cmdline").read_text().replace("\0", " ")
         except (OSError, IndexError):
             continue
+    out: dict[int, str] = {}
+    generation = {pid}
+    while generation:
+        generation = {child for child, parent in parents.items() if parent in generation and child in lines}
+        out |= {child: lines[child] for child in generation}
     return out
 
 
