@@ -63,8 +63,7 @@ class Problem:
         s: settings.
 
     Attributes:
-        free: [P] whether a parameter is looked for.
-        late: indices of the axes whose delay is.
+        free: [F] indices of the parameters that are looked for; `late` [D] of the axes whose delay is.
         unit: [Q] physical units of the common unknowns.
         nodes: N of all segments together, each of `length` comparisons of `size` 2 n.
         begins: [N] whether a segment begins with the node; `first` [N, 2 n] what was measured there.
@@ -75,11 +74,11 @@ class Problem:
 
     def __init__(self, data: Segments, m: Mechanism, start: np.ndarray, s: Settings) -> None:
         self._m, self._start, self._zero = m, start, s.zero
-        self.free = np.array([name not in s.known for name in m.names])
+        self.free = np.array([i for i, name in enumerate(m.names) if name not in s.known], int)
         self.late = np.flatnonzero(np.abs(data.slope).max((0, 1)) > 0) if s.delays else np.empty(0, int)
         self.run = np.repeat(data.run, s.nodes)
         self._zeros = (int(data.run.max()) + 1 if s.zero > 0 else 0, m.count)
-        given, zeros = int(self.free.sum()) + len(self.late), self._zeros[0] * self._zeros[1]
+        given, zeros = len(self.free) + len(self.late), self._zeros[0] * self._zeros[1]
         self.unit = np.concatenate([_scale(m, start)[self.free], np.full(len(self.late), s.step_s), np.full(zeros, s.zero)])
         self.known = np.concatenate([np.zeros(given), np.ones(zeros)])
         segments, steps, self.size = data.state.shape[0], data.state.shape[1] - 1, data.state.shape[2]
@@ -90,9 +89,9 @@ class Problem:
         self.goes_on = np.flatnonzero((np.arange(self.nodes) + 1) % s.nodes)
         cut = (self.nodes, self.length * s.substeps, data.inputs.shape[2])
         self._runs = FreeRuns(m, data.inputs.reshape(cut), data.slope.reshape(cut), s.step_s / s.substeps, s.substeps, self.free, self.late)
-        z = ca.SX.sym("z", int(self.free.sum()))
+        z = ca.SX.sym("z", len(self.free))
         values = ca.SX(start)
-        for i, place in enumerate(np.flatnonzero(self.free)):
+        for i, place in enumerate(self.free):
             values[int(place)] = z[i] * self.unit[i]
         built = ca.vertcat(*m.feasible(m.named(values)))
         self._built = ca.Function("built", [z], [built, ca.densify(ca.jacobian(built, z))])
@@ -102,12 +101,12 @@ class Problem:
     def begin(self) -> np.ndarray:
         """The column where a search begins: parameters and delays as given, measured states."""
         found = np.zeros(len(self.unit))
-        found[: int(self.free.sum())] = self._start[self.free] / self.unit[: int(self.free.sum())]
+        found[: len(self.free)] = self._start[self.free] / self.unit[: len(self.free)]
         return np.concatenate([found, self.first.ravel()])
 
     def point(self, column: np.ndarray) -> Point:
         """A column in physical units."""
-        free, count = int(self.free.sum()), len(self.unit)
+        free, count = len(self.free), len(self.unit)
         common = column[:count] * self.unit
         parameters, delays = self._start.copy(), np.zeros(self._runs.axes)
         parameters[self.free] = common[:free]
@@ -169,8 +168,8 @@ class Problem:
 
     def built(self, column: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """[B] expressions that are not negative for anything that can be built, and their slopes [B, F] in the parameters."""
-        value, slope = self._built(column[: int(self.free.sum())])
-        return np.asarray(value).ravel(), np.asarray(slope).reshape(self.limits, int(self.free.sum()))
+        value, slope = self._built(column[: len(self.free)])
+        return np.asarray(value).ravel(), np.asarray(slope).reshape(self.limits, len(self.free))
 
 
 def _scale(m: Mechanism, start: np.ndarray) -> np.ndarray:

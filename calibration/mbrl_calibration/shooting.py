@@ -69,8 +69,8 @@ def fit(data: Segments, m: Mechanism, start: np.ndarray, s: Settings) -> Shot:
         found = search.run(found, spread, low, high)
         left = problem.left(problem.point(found))
         spread = np.maximum(np.sqrt((left**2).mean((0, 1))), LEAST)
-    at, inside = problem.point(found), int(problem.free.sum()) + len(problem.late)
-    places = np.concatenate([np.flatnonzero(problem.free), len(start) + np.arange(len(problem.late))])
+    at, inside = problem.point(found), len(problem.free) + len(problem.late)
+    places = np.concatenate([problem.free, len(start) + np.arange(len(problem.late))])
     covariance = np.zeros((len(start) + len(problem.late),) * 2)
     unit, scaled = problem.unit[:inside], _covariance(problem, found, spread, s.nodes, _curved(m, problem))
     covariance[np.ix_(places, places)] = unit[:, None] * scaled[:inside, :inside] * unit
@@ -79,12 +79,13 @@ def fit(data: Segments, m: Mechanism, start: np.ndarray, s: Settings) -> Shot:
     zeros = at.zeros if at.zeros.size else np.zeros((int(data.run.max()) + 1, m.count))
     success, iterations = search.status
     residuals = -left.reshape(len(data.state), -1, problem.size)
-    return Shot(Estimate(names, values, covariance, tuple(np.flatnonzero(~problem.free).tolist())), residuals, zeros, success, iterations)
+    held = tuple(np.setdiff1d(np.arange(len(start)), problem.free).tolist())
+    return Shot(Estimate(names, values, covariance, held), residuals, zeros, success, iterations)
 
 
 def _bounds(problem: Problem, m: Mechanism) -> tuple[np.ndarray, np.ndarray]:
     """Least and greatest values of all unknowns."""
-    free, late, zeros = int(problem.free.sum()), len(problem.late), int(problem.known.sum())
+    free, late, zeros = len(problem.free), len(problem.late), int(problem.known.sum())
     most = np.concatenate([np.full(late, MOST_STEPS), np.full(zeros, MOST_SPREADS), np.full(problem.first.size, np.inf)])
     low, high = (b[problem.free] / problem.unit[:free] for b in m.bounds)
     return np.concatenate([low, -most]), np.concatenate([high, most])

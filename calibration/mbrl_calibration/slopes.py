@@ -31,7 +31,7 @@ class FreeRuns:
         slope: [N, K, A] its derivative in each axis' delay, per s.
         step_s: integration step, s.
         every: so many of them from one comparison to the next.
-        free: [P] whether slopes in a parameter are wanted; `late` indices of the axes in whose delay they are.
+        free: [F] indices of the parameters in which slopes are wanted; `late` [D] of the axes in whose delay they are.
 
     Attributes:
         axes: A.
@@ -40,7 +40,7 @@ class FreeRuns:
     def __init__(self, m: Mechanism, inputs: np.ndarray, slope: np.ndarray, step_s: float, every: int, free: np.ndarray,
                  late: np.ndarray) -> None:
         self._inputs, self._slope, self._every, self._late = inputs, slope, every, late
-        self.axes, self._size, self._free = inputs.shape[2], 2 * m.count, np.flatnonzero(free)
+        self.axes, self._size, self._free = inputs.shape[2], 2 * m.count, free
         one = step(m, inputs.shape[2], step_s, 1)
         self._run = one.mapaccum("run", inputs.shape[1]).map(inputs.shape[0])
         x, u, p = (ca.SX.sym(name, one.size1_in(i)) for i, name in enumerate("xup"))
