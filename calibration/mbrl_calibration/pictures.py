@@ -40,10 +40,12 @@ def free_runs(run: Run, found: Identification, names: Sequence[str]) -> Figure:
             for i, axis in enumerate(axes):
                 axis.plot(start - run.time[0] + free_run.STEP_S * np.arange(steps + 1), simulated[g, :, i], color=COLOURS[label], lw=1.2,
                           label=TITLES[label] if g == 0 else None)
+    shown = run.time - run.time[0] <= SHOWN_S  # a joint may turn far from there later
     for i, axis in enumerate(axes):
-        axis.plot(run.time - run.time[0], run.state[:, m.positions[i]], "k--", lw=0.8, label="measured")
-        reach = np.ptp(run.state[:, m.positions[i]]) or 1.0
-        axis.set_ylim(run.state[:, m.positions[i]].min() - 0.4 * reach, run.state[:, m.positions[i]].max() + 0.4 * reach)
+        measured = run.state[shown, m.positions[i]]
+        axis.plot(run.time[shown] - run.time[0], measured, "k--", lw=0.8, label="measured")
+        reach = np.ptp(measured) or 1.0
+        axis.set_ylim(measured.min() - 0.4 * reach, measured.max() + 0.4 * reach)
         axis.set_ylabel(names[m.positions[i]])
     axes[0].legend(loc="upper right", ncols=3, fontsize=8)
     axes[0].set_title(f"{run.name}: simulated anew every {WINDOW_S:g} s", fontsize=10)

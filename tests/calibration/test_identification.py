@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 from truths import multisine, pendulum_spec, run_of, simulate
 
-from mbrl_calibration import dynamics, free_run, mechanism, regression, segments, shooting
+from mbrl_calibration import dynamics, free_run, mechanism, pictures, regression, segments, shooting
 from mbrl_calibration.estimate import Estimate
 from mbrl_control import robot
 from mbrl_control.errors import DataError
@@ -149,3 +149,12 @@ def test_a_pendulum_that_never_turns_does_not_tell_its_friction_from_its_weight(
 def test_the_smooth_law_of_dry_friction_tends_to_half_pi():
     assert float(expressions.smooth_sign(ca.DM(10.0))) == pytest.approx(np.pi / 2, rel=1e-3)
     assert float(expressions.smooth_sign(ca.DM(0.0))) == 0.0
+
+
+def test_a_picture_of_free_runs_spans_what_it_shows(pendulum):
+    m, truth = pendulum
+    run = record(m, truth, 5, seconds=14.0)
+    run.state[run.time - run.time[0] > pictures.SHOWN_S, m.positions[0]] += 300.0
+    found = dynamics.identify([run.cut(0.0, 6.0)], [], m, DELAY, dynamics.Settings(segments_s=(0.5,), horizons_s=(0.5,)))
+    low, high = pictures.free_runs(run, found, ("theta", "theta_dot")).axes[0].get_ylim()
+    assert high - low < 30.0
