@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import argparse
 import time
+from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ import numpy as np
 import yaml
 
 from mbrl_calibration import dynamics, mechanism, regression, runs, zeros
+from mbrl_calibration.effort_sensors import EffortSensor
 from mbrl_control import robot
 from mbrl_control.robot import RobotSpec
 from mbrl_control.stack import report
@@ -38,10 +41,12 @@ def published(spec: RobotSpec, path: Path) -> np.ndarray:
 
 
 def judge(test: list[runs.Run], train: list[runs.Run], m: mechanism.Mechanism, values: np.ndarray, delays: np.ndarray,
-          s: dynamics.Settings) -> dict[str, float]:
-    """How good parameters [P] are: torque, free runs, and these again when a run's first seconds have told where its zeros are."""
-    plain = dynamics.score_unseen(test, train, m, values, delays, s, told=False)
-    out = {"torque_rmse": plain.torque_rmse, **{f"free_{h:g}_s": v for h, v in plain.free_run_rmse.items()}}
+          s: dynamics.Settings, sensors: Sequence[EffortSensor]) -> dict[str, float]:
+    """How good parameters [P] are: torque, what its sensors show, free runs, and these again when a run's first seconds have told where
+    its zeros are."""
+    plain = dynamics.score_unseen(test, train, m, values, delays, s, told=False, sensors=sensors)
+    out = {"torque_rmse": plain.torque_rmse, **({} if plain.sensor_rmse is None else {"sensor_rmse": plain.sensor_rmse}),
+           **{f"free_{h:g}_s": v for h, v in plain.free_run_rmse.items()}}
     if s.zero > 0:
         told = dynamics.score_unseen(test, train, m, values, delays, s)
         out |= {f"told_{h:g}_s": v for h, v in told.free_run_rmse.items()}
@@ -57,9 +62,10 @@ def fold(spec: RobotSpec, logs: list[runs.Run], out: int, others: dict[str, np.n
     spent = {"wall_s": time.monotonic() - begin, "cpu_s": time.process_time() - cpu}
     clean, test = [dynamics.without_spikes(r) for r in train], [dynamics.without_spikes(logs[out])]
     all_of = others | {"regression": found.regression.values, "shooting": found.values}
-    scores = {name: judge(test, clean, m, values, found.delays, settings) for name, values in all_of.items()}
+    scores = {name: judge(test, clean, m, values, found.delays, settings, found.sensors) for name, values in all_of.items()}
     low, high = found.estimate.interval()
     return {"run": logs[out].name, **spent, "delay_s": found.delays.tolist(), "converged": found.converged, "zeros": found.zeros.tolist(),
+            "sensors": [asdict(s) for s in found.sensors],
             "scores": scores,
             "parameters": {n: [v, a, b] for n, v, a, b in zip(found.estimate.names, found.estimate.values, low, high, strict=True)}}
 

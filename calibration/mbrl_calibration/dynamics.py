@@ -7,7 +7,8 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from mbrl_calibration import free_run, regression, residuals, segments, shooting, zeros
+from mbrl_calibration import effort_sensors, free_run, regression, residuals, segments, shooting, zeros
+from mbrl_calibration.effort_sensors import EffortSensor
 from mbrl_calibration.estimate import Estimate
 from mbrl_calibration.mechanism import Mechanism
 from mbrl_calibration.runs import Run
@@ -73,11 +74,13 @@ class Score:
         torque_rmse: of inverse dynamics, low-passed, coordinates pooled, N or N m.
         free_run_rmse: by horizon in s: positions in free runs, rad or m.
         runs: names of the runs.
+        sensor_rmse: of what sensors of efforts show, of inverse dynamics too, where commands drive the model; N or N m.
     """
 
     torque_rmse: float
     free_run_rmse: dict[float, float]
     runs: tuple[str, ...]
+    sensor_rmse: float | None = None
 
 
 @dataclass(frozen=True)
@@ -96,6 +99,7 @@ class Identification:
             (as they were), `regression` and `shooting`.
         whiteness: of the residuals of each coordinate, then of each rate; none without shooting.
         converged: whether the last search ended by itself.
+        sensors: what the sensors of efforts show of the commands, as far as the runs fitted to tell.
         notes: what a user should know.
     """
 
@@ -108,6 +112,7 @@ class Identification:
     scores: dict[str, dict[str, Score]]
     whiteness: tuple[residuals.Whiteness, ...]
     converged: bool
+    sensors: tuple[EffortSensor, ...] = ()
     notes: tuple[str, ...] = field(default=())
 
     @property
@@ -121,13 +126,21 @@ def without_spikes(run: Run) -> Run:
     return replace(run, state=despike(run.state), measured=despike(run.measured))
 
 
-def score(runs: Sequence[Run], m: Mechanism, values: np.ndarray, delays: np.ndarray, s: Settings) -> Score:
-    """How good parameters [P] are on runs.
+def score(runs: Sequence[Run], m: Mechanism, values: np.ndarray, delays: np.ndarray, s: Settings,
+          sensors: Sequence[EffortSensor] = ()) -> Score:
+    """How good parameters [P] are on runs; sensors with what they show of the commands.
 
     Raises:
         DataError: the runs are too short.
     """
-    return Score(_torque(runs, m, values, delays, s), _free(runs, m, values, delays, s), tuple(r.name for r in runs))
+    return _score(runs, runs, m, values, delays, s, sensors)
+
+
+def _score(runs: Sequence[Run], free: Sequence[Run], m: Mechanism, values: np.ndarray, delays: np.ndarray, s: Settings,
+           sensors: Sequence[EffortSensor]) -> Score:
+    """Efforts of some runs and free runs of others."""
+    shown = effort_sensors.rmse(runs, m, values, delays, sensors) if sensors and not s.measured else None
+    return Score(_torque(runs, m, values, delays, s), _free(free, m, values, delays, s), tuple(r.name for r in runs), shown)
 
 
 def _torque(runs: Sequence[Run], m: Mechanism, values: np.ndarray, delays: np.ndarray, s: Settings) -> float:
@@ -142,7 +155,7 @@ def _free(runs: Sequence[Run], m: Mechanism, values: np.ndarray, delays: np.ndar
 
 
 def score_unseen(test: Sequence[Run], train: Sequence[Run], m: Mechanism, values: np.ndarray, delays: np.ndarray, s: Settings,
-                 told: bool = True) -> Score:
+                 told: bool = True, sensors: Sequence[EffortSensor] = ()) -> Score:
     """How good parameters [P] are on runs that they were not fitted to; whatever the parameters, these have zeros of their own.
 
     Args:
@@ -150,16 +163,17 @@ def score_unseen(test: Sequence[Run], train: Sequence[Run], m: Mechanism, values
         train: those fitted to, which tell what efforts' means are.
         m, values, delays, s: see `Score` and `Settings.zero`.
         told: whether the first seconds of a run tell its zeros for free runs; otherwise these start from positions as they are.
+        sensors: what the sensors of efforts show of the commands.
 
     Raises:
         DataError: the runs are too short.
     """
     if s.zero == 0:
-        return score(test, m, values, delays, s)
+        return score(test, m, values, delays, s, sensors)
     mean = zeros.mean_efforts(train, m, values, delays, s.measured)
     moved = [zeros.moved(r, m, zeros.by_motion(r, m, values, s.zero, mean)) for r in test]
     later = [zeros.settled(r, m, values, delays, s.measured, s.zero) for r in test] if told else test
-    return Score(_torque(moved, m, values, delays, s), _free(later, m, values, delays, s), tuple(r.name for r in test))
+    return _score(moved, later, m, values, delays, s, sensors)
 
 
 def identify(train: Sequence[Run], test: Sequence[Run], m: Mechanism, delays: np.ndarray, s: Settings) -> Identification:
@@ -187,12 +201,13 @@ def identify(train: Sequence[Run], test: Sequence[Run], m: Mechanism, delays: np
     added = np.zeros((len(train), m.count))
     added[: len(found.zeros)] = found.zeros  # runs that are too short for a segment have none
     fitted = [zeros.moved(r, m, by) for r, by in zip(train, added, strict=True)]
-    scores = {"fit": {name: score(fitted, m, p, found.delays, s) for name, p in of.items()}}
+    sensors = () if m.actuators else effort_sensors.relate(train, m, found.delays)
+    scores = {"fit": {name: score(fitted, m, p, found.delays, s, sensors) for name, p in of.items()}}
     if test:
-        scores["test"] = {name: score_unseen(test, train, m, p, found.delays, s) for name, p in of.items()}
+        scores["test"] = {name: score_unseen(test, train, m, p, found.delays, s, sensors=sensors) for name, p in of.items()}
     s.progress("done", 1.0)
     return Identification(m, found.estimate, first, found.delays, added, s.measured, scores, found.whiteness, found.converged,
-                          _notes(found.estimate, found.whiteness))
+                          sensors, _notes(found.estimate, found.whiteness))
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,9 @@ from mbrl_calibration.session import Session, progress
 from mbrl_control.errors import UserError
 
 CAR, ARM = "car", "arm"
+MATCH = 0.05
+"""Sensors of efforts that surely show more or less than is commanded by such a share are told of."""
+
 TOLD = {"nominal": "before", "regression": "regression alone", "shooting": "calibrated"}
 
 
@@ -91,10 +94,14 @@ def _tell(session: Session, found: Identification) -> None:
                   f"{1e3 * max(low[i], 0):.3g} … {1e3 * high[i]:.3g}") for i, n in enumerate(e.names) if n.startswith("delay:"))
     if late:
         session.show(Table("Delays", ("command", "delay, ms", "95 % interval"), late))
-    horizons = sorted(next(iter(found.scores.values()))["shooting"].free_run_rmse)
-    judged = tuple((TOLD[which], part, f"{s.torque_rmse:.4f}", *(f"{s.free_run_rmse[h]:.4f}" for h in horizons))
+    _tell_sensors(session, found)
+    first = next(iter(found.scores.values()))["shooting"]
+    horizons, shown = sorted(first.free_run_rmse), first.sensor_rmse is not None
+    judged = tuple((TOLD[which], part, f"{s.torque_rmse:.4f}", *([f"{s.sensor_rmse:.4f}"] if shown else []),
+                    *(f"{s.free_run_rmse[h]:.4f}" for h in horizons))
                    for part, scores in found.scores.items() for which, s in scores.items())
-    session.show(Table("How good", ("parameters", "runs", "effort rmse", *(f"free run {h:g} s" for h in horizons)), judged))
+    session.show(Table("How good", ("parameters", "runs", "effort rmse", *(["sensors' rmse"] if shown else []),
+                                    *(f"free run {h:g} s" for h in horizons)), judged))
     session.notes += found.notes
     match = session.twin
     if match is not None and not match.fits:
@@ -105,14 +112,32 @@ def _tell(session: Session, found: Identification) -> None:
     session.figures |= _figures(session, found)
 
 
+def _tell_sensors(session: Session, found: Identification) -> None:
+    """What sensors of efforts show of the commands, and whether that is another thing than the command."""
+    if not found.sensors:
+        return
+    signals = [session.spec.command[s.axis] for s in found.sensors]
+    rows = tuple((c.name, f"{s.gain:.4g}", f"{s.low:.4g} … {s.high:.4g}", f"{s.offset:+.4f} {c.unit}")
+                 for c, s in zip(signals, found.sensors, strict=True))
+    session.show(Table("Sensors of efforts", ("command", "they show of it", "95 % interval", "and besides"), rows))
+    session.figures["effort_sensors"] = {c.name: {"gain": s.gain, "low": s.low, "high": s.high, "offset": s.offset}
+                                         for c, s in zip(signals, found.sensors, strict=True)}
+    way = ("the model goes by the sensors, a planner by commands: with --commands both do" if found.measured
+           else "the model goes by commands, as a planner does")
+    session.notes += [f"the sensor of '{c.name}' shows {s.gain:.3g} times what is commanded ({s.low:.3g} to {s.high:.3g}); {way}"
+                      for c, s in zip(signals, found.sensors, strict=True) if s.low > 1 + MATCH or s.high < 1 - MATCH]
+
+
 def _figures(session: Session, found: Identification) -> dict[str, Any]:
     e, best = found.estimate, (found.scores.get("test") or found.scores["fit"])["shooting"]
     low, high = e.interval()
-    scores = {part: {which: {"torque_rmse": s.torque_rmse, "free_run_rmse": _by_horizon(s.free_run_rmse), "runs": s.runs}
+    scores = {part: {which: {"torque_rmse": s.torque_rmse, "sensor_rmse": s.sensor_rmse, "free_run_rmse": _by_horizon(s.free_run_rmse),
+                             "runs": s.runs}
                      for which, s in of.items()} for part, of in found.scores.items()}
     out: dict[str, Any] = {"parameters": {n: {"value": e.values[i], "low": low[i], "high": high[i]} for i, n in enumerate(e.names)},
-           "system": session.parameters, "torque_rmse": best.torque_rmse, "free_run_rmse": _by_horizon(best.free_run_rmse),
-           "scores": scores, "residual_correlation_s": [w.time_s for w in found.whiteness], "converged": found.converged}
+           "system": session.parameters, "torque_rmse": best.torque_rmse, "sensor_rmse": best.sensor_rmse,
+           "free_run_rmse": _by_horizon(best.free_run_rmse), "scores": scores,
+           "residual_correlation_s": [w.time_s for w in found.whiteness], "converged": found.converged}
     late = {session.spec.command_names[int(n.removeprefix("delay:"))]: {"value": e.values[i], "low": low[i], "high": high[i]}
             for i, n in enumerate(e.names) if n.startswith("delay:")}
     return out | ({"delay_s": late} if late else {})

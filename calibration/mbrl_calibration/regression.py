@@ -122,7 +122,7 @@ def solve(data: Sequence[Rows], m: Mechanism, known: Sequence[str] = ()) -> Esti
     values[free] = found
     if any(float(c) < 0 for c in m.feasible(m.named(values))):
         values = _feasible(matrix, target, m, free, values)
-    return Estimate(m.names, values, _sandwich(data, values, free), tuple(np.flatnonzero(~free).tolist()))
+    return Estimate(m.names, values, sandwich(data, values, free), tuple(np.flatnonzero(~free).tolist()))
 
 
 def begin(runs: Sequence[Run], m: Mechanism, delays: np.ndarray, measured: bool,
@@ -170,7 +170,7 @@ def _feasible(matrix: np.ndarray, target: np.ndarray, m: Mechanism, free: np.nda
     return values
 
 
-def _sandwich(data: Sequence[Rows], values: np.ndarray, free: np.ndarray) -> np.ndarray:
+def sandwich(data: Sequence[Rows], values: np.ndarray, free: np.ndarray) -> np.ndarray:
     """[P, P] covariance; 0 for what is held."""
     bread = np.zeros((int(free.sum()),) * 2)
     meat, blocks = np.zeros_like(bread), 0
