@@ -191,6 +191,28 @@ def test_the_command_tells_each_runs_zero(logs):
     assert found[1] - found[0] == pytest.approx(-0.04, abs=0.004)
 
 
+@pytest.mark.parametrize(("how", "said"), [(["--commands"], "goes by commands"), ([], "goes by the sensors")])
+def test_the_command_tells_of_a_sensor_that_shows_less_than_is_commanded(logs, how, said):
+    data = yaml.safe_load((logs / "robot.yaml").read_text())
+    data["nominal"]["measured"] = [{"name": "shown", "of": "torque", "topic": "/effort", "field": "data", "type": "std_msgs/msg/Float64",
+                                    "unit": "N*m", "column": "shown"}]
+    data["command"][0]["delay_s"] = 0.02
+    (logs / "robot.yaml").write_text(yaml.safe_dump(data))
+    rows = list(csv.reader((logs / "log0.csv").open()))
+    place = rows[0].index("torque")
+    shown = [0.8 * float(row[place]) for row in rows[1:-2]]  # of what was sent two samples before
+    with (logs / "log0.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([[*rows[0], "shown"], *([*row, value] for row, value in zip(rows[3:], shown, strict=True))])
+    result = call("dynamics", logs / "robot.yaml", logs / "log0.csv", *how, "--json", logs / "f.json")
+    assert result.exit_code == 0, result.output
+    figures = json.loads((logs / "f.json").read_text())
+    sensor = figures["effort_sensors"]["torque"]
+    assert sensor["low"] < 0.8 < sensor["high"] < sensor["low"] + 0.05
+    assert any(f"'torque' shows {sensor['gain']:.3g} times what is commanded" in note and said in note for note in figures["notes"])
+    assert ("sensors' rmse" in result.output) == (figures["sensor_rmse"] is not None) == bool(how)
+    assert figures["parameters"]["I"]["value"] == pytest.approx((1.0 if how else 0.8) * 1.1 / 3, rel=0.05)
+
+
 @pytest.mark.parametrize("what", ["a car", "a robot of 6 joints"])
 def test_zeros_are_refused_where_no_free_run_could_tell_them(what):
     find_dynamics._without_zeros(0.0, what)
