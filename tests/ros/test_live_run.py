@@ -66,23 +66,34 @@ def demo(domain, light, tmp_path):
             os.kill(pid, signal.SIGKILL)
 
 
-def without_its_trainer(process, report):
-    """The report of a run of 8 s whose trainer is killed now: it went on to its end with another."""
-    trainer = next(pid for pid, line in children(process.pid).items() if "trainer_node" in line)
-    os.kill(trainer, signal.SIGKILL)
-    assert process.wait(120) in (0, 1)  # solved or not
+def trainers(process):
+    """Pids of a run's trainers: one, or for a moment none."""
+    return [pid for pid, line in children(process.pid).items() if "trainer_node" in line]
+
+
+def without_its_trainer(report):
+    """The report of a run whose trainer was killed: it went on to its end with another."""
     found = json.loads(report.read_text())
     assert found["ended_early"] == {}
-    assert found["trainer_restarts"] == 1
-    assert found["cadence"]["ticks"] >= 8 * 50 - 5
+    seen = {f["code"]: f["count"] for f in found["faults"]}
+    assert seen["trainer_ended"] == 1
+    assert found["trainer_restarts"] == 1 + seen.get("trainer_silent", 0)  # a busy machine may keep a trainer waiting for so long
     return found
 
 
 def test_a_demo_whose_trainer_is_killed_goes_on_and_replays(demo, tmp_path):
     out = tmp_path / "run"
-    process = demo("--duration", 8, "--out", out, "--json", tmp_path / "report.json")
+    process = demo("--duration", 600, "--out", out, "--json", tmp_path / "report.json")
     until((out / "refits.jsonl").exists, "a refit")
-    found = without_its_trainer(process, tmp_path / "report.json")
+    (killed,) = trainers(process)
+    os.kill(killed, signal.SIGKILL)
+    until(lambda: trainers(process) not in ([], [killed]), "another trainer")
+    commands = max(400, until_recorded(out, 1) + 150)
+    until_recorded(out, commands)
+    process.send_signal(signal.SIGINT)
+    assert process.wait(120) in (0, 1)  # solved or not
+    found = without_its_trainer(tmp_path / "report.json")
+    assert found["cadence"]["ticks"] >= commands
     assert set(found["cadence"]["lateness_us"]) == {"p50", "p99", "max"}
     machine = found["cadence"]["machine"]
     assert set(machine) == {"freezes", "max_ms", "total_ms", "missed_in_freezes", "priority", "watched_s"}
@@ -120,7 +131,7 @@ def test_a_signal_ends_all_processes_and_the_report_is_written(demo, tmp_path, h
 
 
 def until_recorded(out, commands):
-    """Wait until so many commands are in the bag of a run."""
+    """Wait until so many commands are in the bag of a run; how many there are."""
     until((out / "bag").exists, "the bag")
     tail, seen = McapTail(out / "bag", ["mbrl/command"]), []
 
@@ -129,6 +140,7 @@ def until_recorded(out, commands):
         return len(seen) >= commands
 
     until(enough, f"{commands} commands in the bag")
+    return len(seen)
 
 
 @pytest.mark.fault(row=24)
@@ -182,5 +194,7 @@ def test_a_run_needs_nobody_who_reads_what_it_says(demo, tmp_path, record_proper
     os.close(write)
     until_recorded(out, 100)
     os.close(read)
-    without_its_trainer(process, out / "report.json")
+    os.kill(trainers(process)[0], signal.SIGKILL)
+    assert process.wait(120) in (0, 1)
+    assert without_its_trainer(out / "report.json")["cadence"]["ticks"] >= 8 * 50 - 5
     record_property("measured", "mbrl's output never read, then its reader gone: the run went on to its end and told all in its report")
