@@ -12,7 +12,7 @@ import numpy as np
 from mbrl_calibration import regression
 from mbrl_calibration.estimate import Estimate
 from mbrl_calibration.mechanism import Mechanism
-from mbrl_calibration.regression import Motion, Rows
+from mbrl_calibration.regression import Rows
 from mbrl_calibration.runs import Run
 
 GAIN, OFFSET = "gain", "offset"
@@ -52,13 +52,13 @@ def relate(runs: Sequence[Run], m: Mechanism, delays: np.ndarray) -> tuple[Effor
     Raises:
         DataError: a run is too short.
     """
-    both = [_both(run, m, delays) for run in runs]
+    motions = [regression.motion(run, m, delays, False) for run in runs]
     found = []
     for axis in range(runs[0].command.shape[1]):
         if not all(np.isfinite(run.measured[:, axis]).all() for run in runs):
             continue
-        rows = [Rows(run.name, np.stack([sent.u[:, axis], np.ones(len(sent.u))], axis=-1)[:, None], shown.u[:, axis, None], run.period)
-                for run, (sent, shown) in zip(runs, both, strict=True)]
+        rows = [Rows(run.name, np.stack([did.u[:, axis], np.ones(len(did.u))], axis=-1)[:, None], did.shown[:, axis, None], run.period)
+                for run, did in zip(runs, motions, strict=True)]
         line = _line(rows)
         if line is not None:
             low, high = line.interval()
@@ -82,15 +82,10 @@ def rmse(runs: Sequence[Run], m: Mechanism, values: np.ndarray, delays: np.ndarr
     gain, offset, axes = (np.array([getattr(s, key) for s in sensors]) for key in ("gain", "offset", "axis"))
     left, called_for = [], _called_for(m, runs[0].command.shape[1])
     for run in runs:
-        did, shown = _both(run, m, delays)
+        did = regression.motion(run, m, delays, False)
         commands = np.asarray(called_for.map(len(did.q))(did.q.T, did.v.T, did.a.T, values)).T
-        left.append(shown.u[:, axes] - gain * commands[:, axes] - offset)
+        left.append(did.shown[:, axes] - gain * commands[:, axes] - offset)
     return float(np.sqrt(np.mean(np.concatenate(left) ** 2)))
-
-
-def _both(run: Run, m: Mechanism, delays: np.ndarray) -> tuple[Motion, Motion]:
-    """The motion of a run with what was commanded, and with what sensors showed at the same times."""
-    return regression.motion(run, m, delays, False), regression.motion(run, m, delays, True)
 
 
 def _called_for(m: Mechanism, commands: int) -> Any:

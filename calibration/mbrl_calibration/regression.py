@@ -52,12 +52,14 @@ class Motion:
         v: [T, n] rates.
         a: [T, n] accelerations, by central differences of the rates.
         u: [T, A] what drove it: commands, or what sensors say that they came to.
+        shown: [T, A] what sensors say that commands came to; the commands where there are none.
     """
 
     q: np.ndarray
     v: np.ndarray
     a: np.ndarray
     u: np.ndarray
+    shown: np.ndarray
 
 
 def motion(run: Run, m: Mechanism, delays: np.ndarray, measured: bool, cutoff_hz: float = CUTOFF_HZ, edge_s: float = EDGE_S) -> Motion:
@@ -68,12 +70,12 @@ def motion(run: Run, m: Mechanism, delays: np.ndarray, measured: bool, cutoff_hz
     """
     period = run.period
     grid = even(run, period, delays)
-    drive = np.where(np.isnan(grid.measured), grid.command, grid.measured) if measured else grid.command
-    q, v, u = (low_pass(x, period, cutoff_hz) for x in (grid.state[:, m.positions], grid.state[:, m.rates], drive))
+    told = np.where(np.isnan(grid.measured), grid.command, grid.measured)
+    q, v, sent, shown = (low_pass(x, period, cutoff_hz) for x in (grid.state[:, m.positions], grid.state[:, m.rates], grid.command, told))
     keep = slice(round(edge_s / period), len(q) - round(edge_s / period))
     if len(q[keep]) < 10:
         raise DataError(f"{run.name}: {run.duration:.3g} s leave nothing when {edge_s:g} s are cut off at both ends; record longer")
-    return Motion(q[keep], v[keep], derivative(v, period)[keep], u[keep])
+    return Motion(q[keep], v[keep], derivative(v, period)[keep], (shown if measured else sent)[keep], shown[keep])
 
 
 def rows(run: Run, m: Mechanism, delays: np.ndarray, measured: bool, cutoff_hz: float = CUTOFF_HZ, edge_s: float = EDGE_S,
