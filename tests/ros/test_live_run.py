@@ -75,9 +75,8 @@ def without_its_trainer(report):
     """The report of a run whose trainer was killed: it went on to its end with another."""
     found = json.loads(report.read_text())
     assert found["ended_early"] == {}
-    seen = {f["code"]: f["count"] for f in found["faults"]}
-    assert seen["trainer_ended"] == 1
-    assert found["trainer_restarts"] == 1 + seen.get("trainer_silent", 0)  # a busy machine may keep a trainer waiting for so long
+    assert found["trainer_restarts"] == 1
+    assert [f["count"] for f in found["faults"] if f["code"] == "trainer_ended"] == [1]
     return found
 
 
