@@ -16,7 +16,8 @@ from mbrl_control.robot import RobotSpec
 from mbrl_control.runtime.process_link import child_environment
 
 BUDGET_SHARE = 0.8
-"""Share of the plan period that a plan may take; the rest is for the way there and back."""
+"""Share of the plan period that a plan may take; the rest is for the way there and back. One iteration may take up to a whole period: that
+is told, as such plans are late, but by less than a period, in which the one before is played."""
 
 CHILD_S = 90.0
 ERROR = "error: "
@@ -66,6 +67,11 @@ class Fit:
         """A plan can do one iteration: without that no plan is ever on time."""
         return self.one_s <= self.allowed_s
 
+    @property
+    def keeps_up(self) -> bool:
+        """Plans of one iteration come as fast as they are asked for, on time or late by less than a period."""
+        return self.one_s * self.plan_hz <= 1
+
     def sentence(self, anytime: bool = True) -> str:
         """The figures in words, with what would fit; `anytime`: see `demand`."""
         about = "about " if self.scaled else ""
@@ -76,6 +82,8 @@ class Fit:
         if self.one_fits:
             return f"planner '{self.kind}': {whole}, {allowed}: plans will {'stop early' if anytime else 'be late'}; {self._remedy()}"
         one = f"one iteration takes {about}{_ms(self.one_s)} on this machine"
+        if self.keeps_up and anytime:
+            return f"planner '{self.kind}': {one}, {allowed}: plans will stop after it and many will be late; {self._remedy()}"
         return f"planner '{self.kind}' cannot keep its rate: {one}, {allowed}; {self._remedy()}"
 
     def _remedy(self) -> str:
@@ -85,15 +93,15 @@ class Fit:
             f"{name} = {value if isinstance(value, list) else format(value, 'g')}" for name, value in self.most.items())
 
     def demand(self, anytime: bool = True) -> str | None:
-        """None when a whole plan fits, a sentence of warning when only a part of it does.
+        """None when a whole plan fits, a sentence of warning when only a part of it does, or one iteration takes most of a period.
 
         Args:
             anytime: plans end early when their time is up; otherwise every one must do all its iterations.
 
         Raises:
-            UserError: not even one iteration fits, or not all of them when all must.
+            UserError: one iteration takes longer than a period, or not all of them fit when all must.
         """
-        if not (self.one_fits if anytime else self.whole_fits):
+        if not (self.keeps_up if anytime else self.whole_fits):
             raise UserError(self.sentence(anytime))
         return None if self.whole_fits else self.sentence()
 

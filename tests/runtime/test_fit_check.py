@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 import yaml
@@ -65,6 +66,22 @@ def test_one_of_which_not_one_iteration_fits_is_refused_with_the_largest_setting
     with pytest.raises(UserError, match=r"cannot keep its rate: one iteration takes 21 ms .* 16 ms are allowed .*candidates = 32, or with "
                                         r"horizon = 6, or with plan_hz = 12.5$"):
         fit.demand()
+
+
+def test_one_iteration_that_takes_most_of_a_period_is_warned_of_and_one_beyond_it_refused():
+    # 17 ms an iteration, 18 and 52 ms in all; 52 / 0.8 = 65 ms: four ticks. Then 19 ms: 20 ms, all of the period; and 20.1 ms.
+    fit = assess(spec_of(), Affine(17 / 3200))
+    assert (fit.one_s, fit.one_fits, fit.keeps_up) == (pytest.approx(18 * MS), False, True)
+    said = fit.demand()
+    assert said == ("planner 'icem': one iteration takes 18 ms on this machine, 16 ms are allowed (0.8 of the period of 50 plans per "
+                    "second): plans will stop after it and many will be late; a whole plan fits with candidates = 37, or with "
+                    "horizon = 7, or with plan_hz = 12.5")
+    with pytest.raises(UserError, match="cannot keep its rate"):
+        fit.demand(anytime=False)
+    period = Fit("icem", 50.0, 3, 16 * MS, 20 * MS, 60 * MS)
+    assert period.demand() is not None
+    with pytest.raises(UserError, match=r"cannot keep its rate: one iteration takes 20\.1 ms"):
+        replace(period, one_s=20.1 * MS).demand()
 
 
 def test_what_is_named_was_measured_and_the_next_larger_does_not_fit():
