@@ -52,6 +52,21 @@ def fitted(spec, store, seconds=20.0):
     return trainer, trainer.refit()
 
 
+@pytest.mark.parametrize("model", [LINEAR, SMALL])
+def test_warming_up_changes_no_bit_of_any_refit(tmp_path, model):
+    found = []
+    for warm in (False, True):
+        trainer = Trainer(spec_of(model), ModelStore(tmp_path / str(warm)), seed=0)
+        if warm:
+            trainer.warm_up()
+            assert not trainer.model.version
+        trainer.set_data([cart(20.0)])
+        found.append([trainer.refit() for _ in range(2)] and trainer.model.snapshot().weights)
+    cold, warm = found
+    assert cold.keys() == warm.keys()
+    assert all(np.array_equal(cold[key], warm[key]) for key in cold)
+
+
 def test_the_first_model_is_published_and_the_figures_say_so(store):
     trainer, refit = fitted(spec_of(), store)
     assert refit.version == 1

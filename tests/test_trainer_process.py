@@ -112,6 +112,9 @@ def test_what_is_in_the_file_is_not_kept_in_memory(tmp_path, monkeypatch):
             self.history = []
             made.append(self)
 
+        def warm_up(self):
+            pass
+
         def due(self):
             return True
 
@@ -127,3 +130,24 @@ def test_what_is_in_the_file_is_not_kept_in_memory(tmp_path, monkeypatch):
     worker._follow(robot.load("cartpole"), tmp_path, ModelStore(tmp_path / "store"), 0, stop)
     assert len(lines()) == 5
     assert [refit.transitions for refit in made[0].history] == [10]
+
+
+def test_what_loads_on_first_use_is_loaded_before_the_first_sign_of_life(tmp_path, monkeypatch):
+    """A process that has beaten once is taken for hung, and ended, when it beats no more for a while."""
+    seen, stop = [], []
+
+    class Quick:
+        def __init__(self, *_):
+            self.history = []
+
+        def warm_up(self):
+            seen.append("warm")
+
+        def due(self):
+            stop.append(1)
+            return False
+
+    monkeypatch.setattr(worker, "Trainer", Quick)
+    monkeypatch.setattr(worker, "Heartbeat", lambda: lambda: seen.append("beat"))
+    worker._follow(robot.load("cartpole"), tmp_path, ModelStore(tmp_path / "store"), 0, stop)
+    assert seen[:2] == ["warm", "beat"]

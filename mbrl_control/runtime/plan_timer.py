@@ -17,9 +17,9 @@ import numpy as np
 import torch
 
 from mbrl_control import robot
-from mbrl_control.data.sequences import Sequences
 from mbrl_control.errors import DataError, UserError
-from mbrl_control.models.base import LearnedModel, precision
+from mbrl_control.models.base import precision
+from mbrl_control.models.warm_up import fit_to_noise
 from mbrl_control.planning.limits import Limits
 from mbrl_control.planning.plan import Plan, PlanRequest
 from mbrl_control.priority import cores_for, pin
@@ -31,7 +31,6 @@ from mbrl_control.store import ModelStore
 
 WARM_UP, REPEATS = 3, 7
 LIMIT_S = 0.4
-STRETCHES = 64
 
 
 def request(spec: RobotSpec, seq: int) -> PlanRequest:
@@ -42,14 +41,6 @@ def request(spec: RobotSpec, seq: int) -> PlanRequest:
     times = apply_time - spec.tick_s * np.arange(max(4, math.ceil(reach * spec.rate_hz)), 0, -1)
     sent = np.broadcast_to(spec.action_zero, (len(times), spec.action_dim)).copy()
     return PlanRequest(seq, np.zeros(spec.state_dim), state_time, apply_time, times, sent, experience_s=60.0)
-
-
-def invented(spec: RobotSpec, stretch: int) -> Sequences:
-    """Stretches of `stretch` steps of noise, for models that must have seen data before they predict."""
-    rng = np.random.default_rng(0)
-    state = rng.standard_normal((STRETCHES, stretch + 1, spec.state_dim)).cumsum(1)
-    action = rng.uniform(spec.action_low, spec.action_high, (STRETCHES, stretch, spec.action_dim))
-    return Sequences(state, action, spec.model_dt * np.arange(STRETCHES))
 
 
 class Bed:
@@ -70,12 +61,9 @@ class Bed:
             try:
                 self.plan(1)
             except DataError:
-                self._fit(model)
+                fit_to_noise(model, spec)
+                model.prepare(precision(spec))
         self.core.behaviours.untrained()
-
-    def _fit(self, model: LearnedModel) -> None:
-        model.fit(invented(self.spec, model.stretch), np.random.default_rng(0), epochs=1, updates=1)
-        model.prepare(precision(self.spec))
 
     def plan(self, iterations: int) -> Plan:
         """The next plan, from the one before."""

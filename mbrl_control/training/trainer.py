@@ -18,6 +18,7 @@ from mbrl_control.data.sequences import Sequences, sequences, within_range
 from mbrl_control.errors import SnapshotError
 from mbrl_control.heartbeat import nothing
 from mbrl_control.models.base import LearnedModel, precision
+from mbrl_control.models.warm_up import fit_to_noise
 from mbrl_control.planning import limits
 from mbrl_control.planning.limits import Limits, k_step_error
 from mbrl_control.robot import RobotSpec
@@ -94,6 +95,11 @@ class Trainer:
         except SnapshotError:
             return False
         return True
+
+    def warm_up(self) -> None:
+        """Take as long now as the first refit would take longer than later ones; without effect on any of them."""
+        if hasattr(self.model, "fit"):
+            fit_to_noise(self._build(), self.spec)
 
     def _follow_planner(self) -> None:
         """What was refused since, or rolled back, is no longer what a refit must be as good as: that is the newest one left, if any."""

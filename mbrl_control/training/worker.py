@@ -59,6 +59,8 @@ def _follow(spec: RobotSpec, run_dir: Path, store: ModelStore, seed: int, stop: 
     beat = Heartbeat()
     tail = EpisodeTail(run_dir / "bag", spec, progress=beat)
     trainer = Trainer(spec, store, seed, beat)
+    # Before the first beat, for which there is time: what loads on first use takes long on a busy machine, without a beat meanwhile.
+    trainer.warm_up()
     aligned, fresh = 0.0, False
     while not stop:
         beat()
