@@ -5,14 +5,17 @@
 
 Closed loop with the simulated plant, its own MJCF as the planner's model, one plan per model step; time stands still while a plan is made.
 The return is 1000 times the mean of (1 - stage cost) over the ticks, so at most 1000. Plan times are processor time of the planner's
-thread, medians. `equal time` is the planner without a policy, and with as many more candidates as the policy's rows and critic take time.
-The random policy has untrained weights, the adversarial one is the learned one with its actor's sign turned around.
+thread. `equal time` is the planner without a policy, and with as many more candidates as the policy named by `--equal-to` takes time with
+its rows and critic, by the mean of whole episodes, rounded up; or with `--candidates`. Gains are on `equal time`, with the standard error
+over the seeds that both have. The random policy has untrained weights, the adversarial one is the learned one with its actor's sign turned
+around. What a `--json` file holds already is not run again.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
 import tempfile
 import time
 from dataclasses import asdict, dataclass
@@ -35,7 +38,7 @@ from mbrl_sim.plant import MujocoPlant
 
 PLANNER = {"kind": "icem", "candidates": 32, "horizon": 8, "iterations": 2, "newton_rows": 0,
            "options": {"execute": "best", "keep": 0.6, "beta": 1.0}}
-ROWS, HISTORY, TIMED = 2, 50, 30
+ROWS, HISTORY, FEW, MANY, TIMED = 2, 50, 32, 64, 3
 WITHOUT, EQUAL = "without", "equal time"
 VARIANTS: dict[str, tuple[str, bool]] = {"learned": ("learned", True), "learned, rows only": ("learned", False),
                                          "random": ("random", True), "random, rows only": ("random", False),
@@ -50,6 +53,7 @@ class Result:
     Attributes:
         value: return, see above.
         plan_ms: median processor time of a plan.
+        mean_ms: its mean; policies that are of no use are asked in some plans only, which the median does not tell.
         won: share of the plans whose best candidate came from the policy.
         believed: share of the plans in which its critic counted.
         candidates: N.
@@ -60,6 +64,7 @@ class Result:
     seed: int
     value: float
     plan_ms: float
+    mean_ms: float
     won: float
     believed: float
     candidates: int
@@ -115,41 +120,56 @@ def episode(spec: RobotSpec, variant: str, seed: int, seconds: float) -> Result:
         sent_time, sent = np.append(sent_time, now)[-HISTORY:], np.vstack([sent, command])[-HISTORY:]
         total += 1.0 - float(cost.stage(torch.as_tensor(state), torch.as_tensor(command)))
     plans = len(latency)
-    return Result(spec.name, variant, seed, 1000 * total / ticks, 1e3 * float(np.median(latency)), won / plans, believed / plans,
-                  spec.planner.candidates)
+    return Result(spec.name, variant, seed, 1000 * total / ticks, 1e3 * float(np.median(latency)), 1e3 * float(np.mean(latency)),
+                  won / plans, believed / plans, spec.planner.candidates)
 
 
-def fair(name: str, policy: Path) -> int:
-    """How many candidates the planner without a policy has time for in a plan of the planner with it."""
-    seconds = TIMED * robot.load(name).model_dt
-    few, many, full = (episode(planned(name, n, p, True), "", 99, seconds).plan_ms for n, p in ((32, None), (64, None), (32, policy)))
-    each = max(1e-6, (many - few) / 32)
-    return 32 + max(0, round((full - few) / each))
+def fair(name: str, policy: Path, seconds: float) -> int:
+    """How many candidates the planner without a policy has time for in the mean plan of the one with it; episodes of seeds of its own."""
+    specs = planned(name, FEW, None, False), planned(name, MANY, None, False), planned(name, FEW, policy, True)
+    rounds = [[episode(spec, "", 1000 + k, seconds).mean_ms for spec in specs] for k in range(TIMED)]
+    few, many, full = np.mean(rounds, 0)
+    each = max(1e-6, (many - few) / (MANY - FEW))
+    return FEW + max(0, math.ceil((full - few) / each))
+
+
+def gain(mine: list[Result], base: list[Result]) -> tuple[float | None, float | None]:
+    """By how much the mean return is greater than that of `base`, and the standard error of that over the seeds, in percent of the latter.
+
+    None where there is no seed in both; no error where there is but one.
+    """
+    theirs = {r.seed: r.value for r in base}
+    both = np.array([(r.value, theirs[r.seed]) for r in mine if r.seed in theirs]).reshape(-1, 2)
+    if not len(both):
+        return None, None
+    more, mean = both[:, 0] - both[:, 1], abs(both[:, 1].mean())
+    error = 100 * more.std(ddof=1) / math.sqrt(len(more)) / mean if len(more) > 1 else None
+    return float(100 * more.mean() / mean), error if error is None else float(error)
 
 
 def summary(results: list[Result]) -> list[dict[str, Any]]:
-    """One row per robot and variant; the gain is on the mean return of `equal time`."""
+    """One row per robot, variant and number of candidates."""
     rows = []
-    for name, variant in dict.fromkeys((r.robot, r.variant) for r in results):
-        mine = [r for r in results if (r.robot, r.variant) == (name, variant)]
+    for name, variant, candidates in dict.fromkeys((r.robot, r.variant, r.candidates) for r in results):
+        mine = [r for r in results if (r.robot, r.variant, r.candidates) == (name, variant, candidates)]
         values = np.array([r.value for r in mine])
-        base = [r.value for r in results if (r.robot, r.variant) == (name, EQUAL)]
+        more, error = gain(mine, [r for r in results if (r.robot, r.variant) == (name, EQUAL)])
         rows.append({"robot": name, "variant": variant, "seeds": len(mine), "return_mean": float(values.mean()),
-                     "return_std": float(values.std(ddof=1)) if len(values) > 1 else 0.0,
-                     "gain_percent": float(100 * (values.mean() / np.mean(base) - 1)) if base else None,
+                     "return_std": float(values.std(ddof=1)) if len(values) > 1 else 0.0, "gain_percent": more, "gain_error": error,
                      **{key: float(np.median([getattr(r, key) for r in mine])) for key in ("plan_ms", "won", "believed")},
-                     "candidates": mine[0].candidates})
+                     "mean_ms": float(np.mean([r.mean_ms for r in mine])), "candidates": candidates})
     return rows
 
 
 def show(rows: list[dict[str, Any]]) -> None:
     """Print the table."""
-    print(f"{'robot':10} {'variant':24} {'N':>4} {'seeds':>5} {'return':>8} {'std':>7} {'gain %':>8} {'plan ms':>8} "
-          f"{'won':>5} {'critic':>6}")
+    print(f"{'robot':9} {'variant':23} {'N':>3} {'seeds':>5} {'return':>7} {'std':>6} {'gain %':>14} {'plan p50':>8} {'mean ms':>8} "
+          f"{'won':>4} {'critic':>6}")
     for r in rows:
-        gain = "-" if r["gain_percent"] is None else f"{r['gain_percent']:+.1f}"
-        print(f"{r['robot']:10} {r['variant']:24} {r['candidates']:>4} {r['seeds']:>5} {r['return_mean']:8.1f} {r['return_std']:7.1f} "
-              f"{gain:>8} {r['plan_ms']:8.2f} {r['won']:5.2f} {r['believed']:6.2f}", flush=True)
+        more = "-" if r["gain_percent"] is None else f"{r['gain_percent']:+.1f}"
+        more += "" if r["gain_error"] is None else f" ± {r['gain_error']:.1f}"
+        print(f"{r['robot']:9} {r['variant']:23} {r['candidates']:>3} {r['seeds']:>5} {r['return_mean']:7.1f} {r['return_std']:6.1f} "
+              f"{more:>14} {r['plan_ms']:8.2f} {r['mean_ms']:8.2f} {r['won']:4.2f} {r['believed']:6.2f}", flush=True)
 
 
 def parser_of(about: str | None, seeds: int) -> argparse.ArgumentParser:
@@ -163,23 +183,42 @@ def parser_of(about: str | None, seeds: int) -> argparse.ArgumentParser:
     return parser
 
 
+def load(path: Path, seconds: float) -> tuple[list[Result], float]:
+    """The episodes of an earlier call, and the time that it took, s; nothing where there is no file."""
+    if not path.exists():
+        return [], 0.0
+    try:
+        left = json.loads(path.read_text("utf-8"))
+        if left["seconds"] != seconds or left["planner"] != PLANNER:
+            raise ValueError("other episodes or another planner")
+        return [Result(**row) for row in left["episodes"]], float(left["wall_s"])
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise SystemExit(f"{path}: is no file that this call can go on with ({error}); name another one with --json") from error
+
+
 def main() -> None:
     """Run, print the tables, write the JSON after every episode."""
     parser = parser_of(__doc__, 5)
     parser.add_argument("--variants", nargs="+", default=[WITHOUT, EQUAL, *VARIANTS], choices=[WITHOUT, EQUAL, *VARIANTS])
     parser.add_argument("--first-seed", type=int, default=0)
+    parser.add_argument("--equal-to", default="learned", choices=("learned", "random", "adversarial"), help="policy whose time counts")
+    parser.add_argument("--candidates", type=int, help="of `equal time`; measured if not given")
     args = parser.parse_args()
     torch.set_num_threads(1)
     torch.set_flush_denormal(True)
-    begin, results = time.perf_counter(), list[Result]()
+    results, before = load(args.json, args.seconds) if args.json else ([], 0.0)
+    begin = time.perf_counter() - before
     for name in args.robots:
         with tempfile.TemporaryDirectory() as folder:
             policies = spoilt(name, args.policies / name, Path(folder))
-            more = fair(name, policies["learned"]) if EQUAL in args.variants else 32
-            plain = {WITHOUT: planned(name, 32, None, False), EQUAL: planned(name, more, None, False)}
-            specs = plain | {v: planned(name, 32, policies[which], value) for v, (which, value) in VARIANTS.items()}
+            more = args.candidates or (fair(name, policies[args.equal_to], args.seconds) if EQUAL in args.variants else FEW)
+            plain = {WITHOUT: planned(name, FEW, None, False), EQUAL: planned(name, more, None, False)}
+            specs = plain | {v: planned(name, FEW, policies[which], value) for v, (which, value) in VARIANTS.items()}
             for seed in range(args.first_seed, args.first_seed + args.seeds):
+                done = {(r.robot, r.variant, r.seed, r.candidates) for r in results}
                 for variant in args.variants:
+                    if (name, variant, seed, specs[variant].planner.candidates) in done:
+                        continue
                     results.append(episode(specs[variant], variant, seed, args.seconds))
                     if args.json:
                         report.save({"schema": 1, "command": "proposals", "seconds": args.seconds, "wall_s": time.perf_counter() - begin,
