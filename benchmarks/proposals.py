@@ -38,7 +38,7 @@ from mbrl_sim.plant import MujocoPlant
 
 PLANNER = {"kind": "icem", "candidates": 32, "horizon": 8, "iterations": 2, "newton_rows": 0,
            "options": {"execute": "best", "keep": 0.6, "beta": 1.0}}
-ROWS, HISTORY, FEW, MANY, TIMED = 2, 50, 32, 64, 3
+ROWS, HISTORY, FEW, MANY, TIMED = 2, 50, 32, 64, 6
 WITHOUT, EQUAL = "without", "equal time"
 VARIANTS: dict[str, tuple[str, bool]] = {"learned": ("learned", True), "learned, rows only": ("learned", False),
                                          "random": ("random", True), "random, rows only": ("random", False),
