@@ -133,6 +133,18 @@ def fair(name: str, policy: Path, seconds: float) -> int:
     return FEW + max(0, math.ceil((full - few) / each))
 
 
+def equal(name: str, results: list[Result], asked: int | None) -> int | None:
+    """The number of candidates of `equal time`: what is asked for, or that of the episodes that a file holds already; None if neither.
+
+    Raises:
+        SystemExit: the file's is another.
+    """
+    before = {r.candidates for r in results if (r.robot, r.variant) == (name, EQUAL)}
+    if asked and before - {asked}:
+        raise SystemExit(f"the --json file holds '{EQUAL}' of {name} with {max(before)} candidates, not {asked}; name another file")
+    return asked or max(before, default=None)
+
+
 def gain(mine: list[Result], base: list[Result]) -> tuple[float | None, float | None]:
     """By how much the mean return is greater than that of `base`, and the standard error of that over the seeds, in percent of the latter.
 
@@ -211,7 +223,8 @@ def main() -> None:
     for name in args.robots:
         with tempfile.TemporaryDirectory() as folder:
             policies = spoilt(name, args.policies / name, Path(folder))
-            more = args.candidates or (fair(name, policies[args.equal_to], args.seconds) if EQUAL in args.variants else FEW)
+            more = equal(name, results, args.candidates)
+            more = more or (fair(name, policies[args.equal_to], args.seconds) if EQUAL in args.variants else FEW)
             plain = {WITHOUT: planned(name, FEW, None, False), EQUAL: planned(name, more, None, False)}
             specs = plain | {v: planned(name, FEW, policies[which], value) for v, (which, value) in VARIANTS.items()}
             for seed in range(args.first_seed, args.first_seed + args.seeds):

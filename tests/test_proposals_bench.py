@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
-from proposals import EQUAL, PLANNER, Result, gain, load, summary
+from proposals import EQUAL, PLANNER, Result, equal, gain, load, summary
 
 
 def result(variant, seed, value, candidates=32):
@@ -45,3 +45,10 @@ def test_a_file_is_gone_on_with_or_told(tmp_path):
         file.write_text(text)
         with pytest.raises(SystemExit, match=r"f\.json: is no file that this call can go on with"):
             load(file, seconds)
+
+
+def test_one_file_holds_one_equal_time():
+    before = [result(EQUAL, 0, 100.0, 34), result("random", 0, 98.0)]
+    assert [equal("cartpole", [], None), equal("cartpole", before, None), equal("acrobot", before, 40)] == [None, 34, 40]
+    with pytest.raises(SystemExit, match="with 34 candidates, not 36"):
+        equal("cartpole", before, 36)
