@@ -97,7 +97,7 @@ class Trainer:
         return True
 
     def warm_up(self) -> None:
-        """Take as long now as the first refit would take longer than later ones; without effect on any of them."""
+        """Load now what the first fit would load otherwise; without effect on any refit."""
         if hasattr(self.model, "fit"):
             fit_to_noise(self._build(), self.spec)
 
