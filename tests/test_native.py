@@ -15,7 +15,7 @@ import torch
 from mbrl_control import robot, strict_yaml
 from mbrl_control.costs import base as costs
 from mbrl_control.data.sequences import Sequences
-from mbrl_control.models import ensemble, native
+from mbrl_control.models import ensemble, native, slopes
 from mbrl_control.planning import base as planning
 from mbrl_control.planning.plan import PlanRequest
 from mbrl_control.planning.rollout import rollout
@@ -94,6 +94,60 @@ def test_every_number_of_rows_and_rows_do_not_know_of_each_other(rows):
         torch.testing.assert_close(made, by_steps(model, start, actions, "tsinf"), rtol=1e-4, atol=1e-4)
         alone = model.rollout(start, actions[-1:], "tsinf")
     assert torch.equal(made[:, -1:], alone)
+
+
+@needs_native
+@pytest.mark.parametrize("apart", [False, True], ids=["one set of states", "a set for each member"])
+@pytest.mark.parametrize(("hidden", "options"), [
+    ((24, 24), {}), ((16,), {"integrate": False}), ((128, 128), {"linear": True, "friction": 0.2}), ((40, 7, 200), {"friction": 0.5}),
+    ((33, 64, 128, 20), {"elites": 2}),
+])
+def test_slopes_are_those_that_autograd_finds(hidden, options, apart):
+    model = model_of(hidden, **options)
+    rng = np.random.default_rng(3)
+    states = torch.tensor(rng.normal(size=(model.members if apart else 1, 11, 5)) * [1, 3, 3, 1, 2], dtype=torch.float32)
+    actions = torch.tensor(rng.uniform(-1, 1, (11, 2)), dtype=torch.float32)
+    with torch.inference_mode():
+        made = model.slopes(states, actions)
+        assert made is not None
+        wanted = slopes.by_autograd(model, states.expand(model.members, -1, -1), actions)
+    for ours, theirs in zip(made, wanted, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=2e-5)
+
+
+@needs_native
+def test_slopes_of_a_robot_with_more_signals_than_the_kernel_has_rows():
+    """Seven joints and seven motors: 21 inputs, in three passes; and a precise twin with its mirror images."""
+    joints = "".join(f"  - {{name: q{i}, joint: j{i}, unit: rad, wraps: true}}\n" for i in range(7))
+    joints += "".join(f"  - {{name: w{i}, joint: j{i}, field: velocity, unit: rad/s, rate_of: q{i}}}\n" for i in range(7))
+    commands = "".join(f"  - {{name: t{i}, unit: N*m, limits: [-1, 1]}}\n" for i in range(7))
+    mirror = ", ".join([*(f"q{i}" for i in range(7)), *(f"w{i}" for i in range(7)), *(f"t{i}" for i in range(7))])
+    text = (f"name: arm7\nrate_hz: 50\nmodel_dt: 0.05\nstate:\n{joints}command:\n{commands}cost: {{kind: quadratic, options: {{weight: {{q0: 1.0}}}}}}\n"
+            f"model: {{members: 2, hidden: [48, 48], mirror: [{mirror}]}}\nplanner: {{horizon: 5, candidates: 8, iterations: 1}}\n")
+    model = ensemble.build(robot.validate(strict_yaml.parse(text, "arm7.yaml")))
+    rng = np.random.default_rng(0)
+    state = rng.normal(size=(100, 2, 14))
+    model.fit(Sequences(state, rng.uniform(-1, 1, (100, 1, 7)), np.arange(100) * 0.05), rng, epochs=1)
+    model.prepare(torch.bfloat16)
+    exact = model.precise()
+    states, actions = torch.tensor(state[:6, 0], dtype=torch.float32)[None], torch.tensor(rng.uniform(-1, 1, (6, 7)), dtype=torch.float32)
+    with torch.inference_mode():
+        made = exact.slopes(states, actions)
+        wanted = slopes.by_autograd(exact, states.expand(4, -1, -1), actions)
+    for ours, theirs in zip(made, wanted, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=2e-5)
+
+
+@needs_bf16
+def test_slopes_in_bfloat16_are_left_to_torch():
+    model = model_of()
+    model.prepare(torch.bfloat16)
+    start, actions = case(3, 1)
+    with torch.inference_mode():
+        assert model.slopes(start.expand(1, 3, -1), actions[:, 0]) is None
+        by_state, by_action = slopes.found(model, start.expand(1, 3, -1), actions[:, 0], torch.ones(2), smooth=True)
+    assert by_state.shape == (3, 3, 5, 5)
+    assert by_action.shape == (3, 3, 5, 2)
 
 
 @needs_native

@@ -99,7 +99,7 @@ class Ensemble:
         self._dtype = torch.float32
         self._folded: Folded | None = None
         self._native: native.NativeRollout | None = None
-        self._packed, self._kernel = False, prior is None  # native code knows no prior
+        self._packed, self._native_can = False, prior is None  # native code knows no prior
         self._precise: Ensemble | None = None
         self._doubled = False
 
@@ -135,8 +135,20 @@ class Ensemble:
 
         What it gives is `step` again and again but for rounding. The first call after `prepare` packs the weights.
         """
+        if propagation == "ts1" or torch.is_grad_enabled():
+            return None
+        kernel = self._kernel_in_use()
+        return kernel(start, actions, propagation == "mean") if kernel is not None else None
+
+    def slopes(self, states: torch.Tensor, actions: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor] | None:
+        """How the next states move with states and commands, in native code; None where that cannot be (see `models.slopes` for shapes)."""
+        kernel = self._kernel_in_use()
+        return kernel.slopes(states, actions) if kernel is not None else None
+
+    def _kernel_in_use(self) -> native.NativeRollout | None:
+        """Native code with the present weights; None where it cannot be had."""
         folded = self._ready()
-        if propagation == "ts1" or torch.is_grad_enabled() or not self._kernel:
+        if not self._native_can:
             return None
         if not self._packed:
             if self._native is None:
@@ -144,7 +156,7 @@ class Ensemble:
             else:
                 self._native.take(folded)
             self._packed = True
-        return self._native(start, actions, propagation == "mean") if self._native is not None else None
+        return self._native
 
     def scale(self) -> torch.Tensor:
         """[S] root mean square one-step change in the training data."""
@@ -193,7 +205,7 @@ class Ensemble:
         twin.encoding = copy.copy(self.encoding)
         twin.encoding.angles, twin.encoding.rates = self.encoding.angles.to(device), self.encoding.rates.to(device)
         # A graph holds tensor operations only, whatever its device.
-        twin.version, twin._folded, twin._kernel, twin._precise = 0, None, False, None
+        twin.version, twin._folded, twin._native_can, twin._precise = 0, None, False, None
         return twin
 
     def follow(self, other: Ensemble) -> None:

@@ -94,7 +94,8 @@ def kernel() -> ctypes.CDLL | None:
         return None
     found.mbrl_unroll.argtypes = [ctypes.POINTER(_Network), ctypes.c_void_p, ctypes.c_int, ctypes.c_void_p, ctypes.c_int, ctypes.c_int,
                                   ctypes.c_int, ctypes.c_void_p]
-    found.mbrl_unroll.restype = None
+    found.mbrl_slopes.argtypes = [ctypes.POINTER(_Network), ctypes.c_void_p, ctypes.c_int, ctypes.c_void_p, ctypes.c_int, ctypes.c_void_p]
+    found.mbrl_unroll.restype = found.mbrl_slopes.restype = None
     return found
 
 
@@ -181,6 +182,25 @@ class NativeRollout:
         self.found.mbrl_unroll(ctypes.byref(self._network), start.data_ptr(), self.size if start.ndim > 1 else 0, actions.data_ptr(),
                                rows, horizon, int(mean), path.data_ptr())
         return path
+
+    def slopes(self, states: torch.Tensor, actions: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor] | None:
+        """Jacobians of each member's step, the activations' own slopes carried along with the values; None in bfloat16.
+
+        Args:
+            states: [E or 1, N, S] where; one set for all members, or one for each.
+            actions: [N, A].
+
+        Returns:
+            [E, N, S, S] by the state and [E, N, S, A] by the command, float32; the row index is the next state's.
+        """
+        if self.bf16:
+            return None
+        states, actions = states.to(torch.float32).contiguous(), actions.to(torch.float32).contiguous()
+        points, axes = actions.shape
+        found = torch.empty(self.members, points, self.size, self.size + axes)
+        self.found.mbrl_slopes(ctypes.byref(self._network), states.data_ptr(), points * self.size if len(states) > 1 else 0,
+                               actions.data_ptr(), points, found.data_ptr())
+        return found[..., : self.size], found[..., self.size :]
 
 
 def rollout_of(encoding: Encoding, folded: Folded) -> NativeRollout | None:

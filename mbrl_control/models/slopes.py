@@ -1,4 +1,4 @@
-"""How a model's next state moves with state and command: by autograd where it can, by finite differences elsewhere."""
+"""How a model's next state moves with state and command: in a model's own native code, by autograd, or by finite differences."""
 
 from __future__ import annotations
 
@@ -23,6 +23,27 @@ def differentiable(model: Model, spec: RobotSpec) -> bool:
         return False
 
 
+def found(model: Model, states: torch.Tensor, actions: torch.Tensor, size: torch.Tensor, smooth: bool) -> tuple[torch.Tensor, torch.Tensor]:
+    """Jacobians of each member's step, by the fastest way that a model knows.
+
+    Args:
+        model: any; its own `slopes(states, actions)` is asked first, if it has that, and may give None.
+        states: [E or 1, N, S] where; one set for all members, or row n of member e is that member's.
+        actions: [N, A] commands, physical units.
+        size: [A] typical size of a command, physical units.
+        smooth: whether the model is `differentiable`.
+
+    Returns:
+        [E, N, S, S] by the state and [E, N, S, A] by the command; the row index is the next state's.
+    """
+    own = getattr(model, "slopes", None)
+    made: tuple[torch.Tensor, torch.Tensor] | None = own(states, actions) if own is not None else None
+    if made is not None:
+        return made
+    states = states.expand(model.members, -1, -1)
+    return by_autograd(model, states, actions) if smooth else by_differences(model, states, actions, size)
+
+
 def by_autograd(model: Model, states: torch.Tensor, actions: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Jacobians of each member's step, in one backward pass.
 
@@ -32,7 +53,7 @@ def by_autograd(model: Model, states: torch.Tensor, actions: torch.Tensor) -> tu
         actions: [N, A] commands, physical units.
 
     Returns:
-        [E, N, S, S] by the state and [E, N, S, A] by the command; the row index is the next state's.
+        As `found`.
     """
     members, count, signals = states.shape
     # Every row once for each signal of the next state, so that one sum has all their gradients.
@@ -40,8 +61,8 @@ def by_autograd(model: Model, states: torch.Tensor, actions: torch.Tensor) -> tu
         x = states.clone().repeat(1, signals, 1).requires_grad_(True)
         a = actions.clone().repeat(members, signals, 1).requires_grad_(True)
         following = model.step(x, a).state.reshape(members, signals, count, signals)
-        found = torch.autograd.grad(following.diagonal(dim1=1, dim2=3).sum(), (x, a))
-    by_state, by_action = (g.reshape(members, signals, count, -1).transpose(1, 2) for g in found)
+        gradients = torch.autograd.grad(following.diagonal(dim1=1, dim2=3).sum(), (x, a))
+    by_state, by_action = (g.reshape(members, signals, count, -1).transpose(1, 2) for g in gradients)
     return by_state, by_action
 
 

@@ -81,11 +81,7 @@ class SecondOrder:
     def _reach(self, states: torch.Tensor, actions: torch.Tensor) -> torch.Tensor:
         """[P, H, S, HA] how the states after each step move with the commands [H, A], along the members' paths or one of their mean step,
         [P, H, S]."""
-        fine = self.planner.fine
-        if self.smooth:
-            slope = slopes.by_autograd(fine, states.expand(fine.members, -1, -1), actions)
-        else:
-            slope = slopes.by_differences(fine, states.expand(fine.members, -1, -1), actions, self.planner.space.half)
+        slope = slopes.found(self.planner.fine, states, actions, self.planner.space.half, self.smooth)
         by_state, by_action = (member.mean(0, keepdim=True) for member in slope) if len(states) == 1 else slope
         paths, horizon, signals, axes = by_action.shape
         moved, found = torch.zeros(paths, signals, horizon * axes), []
