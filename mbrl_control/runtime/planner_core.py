@@ -7,6 +7,7 @@ import itertools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -47,6 +48,13 @@ class Swaps:
     rolled_back: int = 0
 
 
+class Known(NamedTuple):
+    """A snapshot that fits the robot, and its limits if it brought some."""
+
+    snapshot: Snapshot
+    limits: Limits | None
+
+
 class PlannerCore:
     """Model, cost and planner of a robot, and the swap to newer snapshots; the same in a worker and in lockstep.
 
@@ -78,6 +86,8 @@ class PlannerCore:
         self.swaps = Swaps()
         self._learned = hasattr(self.model, "load")
         self._spare: LearnedModel = build(spec, options) if self._learned else self.model
+        self._in_use: Known | None = None
+        self._back: Known | None = None
         self._refused: set[int] = set()
         self._invalid = 0
         self._wrong_until = -math.inf
@@ -88,16 +98,24 @@ class PlannerCore:
         newest = self.store.newest(self._refused)
         if newest <= self.model.version:
             return False
+        before, known = self._in_use, None
         try:
-            snapshot = self.store.read(newest, self.spec.hash)
-            limits = self._tried(snapshot)
+            known = self._tried(self.store.read(newest, self.spec.hash))
         except SnapshotError as error:
             self.swaps.refused += 1
             self._refuse(newest, str(error))
-            return False
-        self._use(snapshot, limits)
-        self.swaps.accepted += 1
-        return True
+        if known is not None:
+            self._use(known)
+            self.swaps.accepted += 1
+            self._back = before
+        self._stand_by()
+        return known is not None
+
+    def _stand_by(self) -> None:
+        """Have the snapshot that was in use before in the spare model again, so that going back to it, between a request and its plan,
+        takes neither a read nor a load of it."""
+        if self._back is not None:
+            self._load_spare(self._back.snapshot)
 
     def load(self, version: int) -> None:
         """Use a version from the store whatever became of it, in the precision that the robot's YAML asks for.
@@ -105,11 +123,10 @@ class PlannerCore:
         Raises:
             SnapshotError: it is not there, damaged, or of another robot.
         """
-        snapshot = self.store.read(version, self.spec.hash, even_refused=True)
-        self._use(snapshot, self._fits(snapshot))
+        self._use(self._fits(self.store.read(version, self.spec.hash, even_refused=True)))
 
-    def _fits(self, snapshot: Snapshot) -> Limits | None:
-        """The snapshot's limits, once the spare model has it.
+    def _fits(self, snapshot: Snapshot) -> Known:
+        """The snapshot with its limits, once the spare model has it.
 
         Raises:
             SnapshotError: it is not one of this robot's model, or its limits are no limits.
@@ -118,27 +135,31 @@ class PlannerCore:
             raise SnapshotError(f"snapshot version {snapshot.version}: model '{self.spec.model.kind}' is known and takes no snapshots")
         limits = Limits.of(snapshot.figures, self.spec)
         self.behaviours.check(snapshot)
+        self._load_spare(snapshot)
+        return Known(snapshot, limits)
+
+    def _load_spare(self, snapshot: Snapshot) -> None:
         self._spare.load(snapshot)
         self._spare.prepare(precision(self.spec))
-        return limits
 
-    def _tried(self, snapshot: Snapshot) -> Limits | None:
-        """The snapshot's limits, unless there is something against its use.
+    def _tried(self, snapshot: Snapshot) -> Known:
+        """The snapshot with its limits, unless there is something against its use.
 
         Raises:
             SnapshotError: what.
         """
-        limits = self._fits(snapshot)
+        known = self._fits(snapshot)
         objection = self._watch.objection(self._spare, self.model) if self.model.version else None
         if objection is not None:
             raise SnapshotError(f"snapshot version {snapshot.version}: {objection}")
-        return limits
+        return known
 
-    def _use(self, snapshot: Snapshot, limits: Limits | None) -> None:
-        self.model.load(snapshot)
+    def _use(self, known: Known) -> None:
+        self.model.load(known.snapshot)
         self.model.prepare(precision(self.spec))
-        self.behaviours.use(snapshot)
-        self.limits, self._invalid = limits, 0
+        self.behaviours.use(known.snapshot)
+        self._in_use, self._back = known, None
+        self.limits, self._invalid = known.limits, 0
         self._watch.forget()
 
     def _refuse(self, version: int, reason: str) -> None:
@@ -216,16 +237,17 @@ class PlannerCore:
         before = self._before()
         if before is None or not better(self._spare):
             return
-        wrong, (snapshot, limits) = self.model.version, before
-        self._use(snapshot, limits)
+        wrong = self.model.version
+        self._use(before)
         self.swaps.rolled_back += 1
-        self._refuse(wrong, f"{ROLLED_BACK} to version {snapshot.version}, which was better: {why}")
+        self._refuse(wrong, f"{ROLLED_BACK} to version {before.snapshot.version}, which was better: {why}")
 
-    def _before(self) -> tuple[Snapshot, Limits | None] | None:
-        """The snapshot before the one in use, in the spare model, and its limits; None where there is none that can be used."""
+    def _before(self) -> Known | None:
+        """What was in use before, or else an older one from the store, in the spare model; None where there is none that can be used."""
+        if self._back is not None:
+            return self._back
         older = (v for v in reversed(self.store.versions()) if v < self.model.version and v not in self._refused)
         for version in itertools.islice(older, TRIES):
             with contextlib.suppress(SnapshotError):
-                snapshot = self.store.read(version, self.spec.hash)
-                return snapshot, self._fits(snapshot)
+                return self._fits(self.store.read(version, self.spec.hash))
         return None

@@ -195,6 +195,26 @@ def test_one_that_is_wrong_where_the_robot_goes_is_rolled_back_and_never_comes_b
                                 "for good")
 
 
+@pytest.mark.parametrize("refused", [False, True], ids=["at once", "another refused in between"])
+def test_what_was_in_use_is_gone_back_to_without_the_store(tmp_path, good, shuffled, refused):
+    """It was read and looked at when it was taken into use; a plan must not wait for that again."""
+    pushing = [False]
+    world = World(tmp_path, push=lambda t: 0.8 * pushing[0])
+    for some in (good, harder(good, 1.01), harder(good, 3.0)):
+        world.give(some)
+        assert world.core.swap()
+    if refused:
+        # Not of another gain: while nothing is pushed nothing speaks against that.
+        world.give(replace(shuffled, spec_hash="beef"))
+        assert not world.core.swap()
+    world.plans(50)
+    pushing[0] = True
+    for version in (1, 2):
+        world.store.path(version).rename(tmp_path / f"elsewhere{version}")
+    assert [plan.model_version for plan in world.plans(100)][-1] == 2
+    assert world.reason(3).startswith("rolled back to version 2")
+
+
 def test_it_never_comes_back_even_where_its_folder_cannot_be_moved(world, shuffled, monkeypatch):
     world.plans(120)
     world.give(shuffled)
