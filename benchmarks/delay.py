@@ -5,7 +5,8 @@
 
 The plant obeys each command `periods` plan periods after it was sent. `none` plans for a plant without delay on a plant without it;
 `compensated` knows the delay and plans from the state that the commands on their way lead to; `ignored` plans as if there were none.
-Costs are mean stage costs over the episode, and over its last half (holding, after the swing-up).
+Costs are mean stage costs over the episode, and over its last half (holding, after the swing-up). The first command acts on the delayed
+plant `periods` plan periods late, whoever sends it, and until then the robot hangs: `acting` is the cost over equally long from there on.
 """
 
 from __future__ import annotations
@@ -48,6 +49,7 @@ class Result:
     Attributes:
         cost: mean stage cost over all ticks.
         late_cost: the same over the last half.
+        acting_cost: the same over equally many ticks from the one in which the first command acts.
         solved: whether the success condition held as long as asked at some time.
     """
 
@@ -56,6 +58,7 @@ class Result:
     seed: int
     cost: float
     late_cost: float
+    acting_cost: float
     solved: bool
 
 
@@ -78,9 +81,9 @@ def episode(name: str, case: str, seed: int, periods: int, seconds: float) -> Re
     optimiser = planning.build(spec, known_model(spec, MODELS.get(name, "mujoco")), cost, seed)
     plant = MujocoPlant(with_delay(name, delay))
     state, plan = plant.reset(np.random.default_rng([seed, 7])), None
-    every, ticks = round(spec.rate_hz / spec.plan_hz), round(seconds * spec.rate_hz)
+    every, ticks, dead = round(spec.rate_hz / spec.plan_hz), round(seconds * spec.rate_hz), round(delay * spec.rate_hz)
     sent_time, sent, stage, since, solved = np.zeros(0), np.zeros((0, spec.action_dim)), [], None, False
-    for k in range(ticks):
+    for k in range(ticks + dead):
         now = k * spec.tick_s
         if k % every == 0:
             plan = optimiser.plan(PlanRequest(k // every, state, now, now, sent_time, sent), plan)
@@ -89,23 +92,27 @@ def episode(name: str, case: str, seed: int, periods: int, seconds: float) -> Re
         state = plant.step(command, spec.tick_s)
         sent_time, sent = np.append(sent_time, now)[-HISTORY:], np.vstack([sent, command])[-HISTORY:]
         stage.append(float(cost.stage(torch.as_tensor(state), torch.as_tensor(command))))
+        if k >= ticks:
+            continue
         since = (since if since is not None else now) if holds(spec, state) else None
         solved |= since is not None and now - since >= spec.success.hold_s - 1e-9
-    return Result(name, case, seed, float(np.mean(stage)), float(np.mean(stage[len(stage) // 2:])), bool(solved))
+    whole, late, acting = (float(np.mean(stage[some])) for some in (slice(ticks), slice(ticks // 2, ticks), slice(dead, dead + ticks)))
+    return Result(name, case, seed, whole, late, acting, bool(solved))
 
 
 def summary(results: list[Result]) -> list[dict[str, Any]]:
     """One row per robot and case; ratios are of means over the same seeds, to the case without delay."""
     rows = []
     for name in dict.fromkeys(r.robot for r in results):
-        costs_of = {case: np.array([r.cost for r in results if (r.robot, r.case) == (name, case)]) for case in CASES}
         for case in CASES:
             mine = [r for r in results if (r.robot, r.case) == (name, case)]
             rows.append({"robot": name, "case": case, "seeds": len(mine), "solved": sum(r.solved for r in mine),
-                         "cost": float(costs_of[case].mean()), "late_cost": float(np.mean([r.late_cost for r in mine])),
-                         "over_none": float(costs_of[case].mean() / costs_of["none"].mean()),
-                         "over_none_error": float((costs_of[case] / costs_of["none"].mean()).std(ddof=1) / np.sqrt(len(mine)))
-                         if len(mine) > 1 else None})
+                         **{kind: float(np.mean([getattr(r, kind) for r in mine])) for kind in ("cost", "late_cost", "acting_cost")}})
+            for kind, key in (("cost", "over_none"), ("acting_cost", "acting_over_none")):
+                base = np.mean([getattr(r, kind) for r in results if (r.robot, r.case) == (name, "none")])
+                ratios = np.array([getattr(r, kind) for r in mine]) / base
+                rows[-1][key] = float(ratios.mean())
+                rows[-1][f"{key}_error"] = float(ratios.std(ddof=1) / np.sqrt(len(mine))) if len(mine) > 1 else None
     return rows
 
 
@@ -147,10 +154,11 @@ def main() -> None:
     rows = parallel.run(__file__, [[*common, "--one", *map(str, job)] for job in jobs], args.jobs, str)
     results = sorted((Result(**row) for row in rows), key=lambda r: (r.robot, CASES.index(r.case), r.seed))
     table = summary(results)
-    print(f"{'robot':10} {'case':12} {'solved':>7} {'cost':>8} {'late':>8} {'/ none':>7} {'+-':>6}")
+    print(f"{'robot':10} {'case':12} {'solved':>7} {'cost':>8} {'late':>8} {'/ none':>7} {'+-':>6} {'acting':>8} {'/ none':>7} {'+-':>6}")
     for row in table:
         print(f"{row['robot']:10} {row['case']:12} {row['solved']:>3}/{row['seeds']:<3} {row['cost']:8.4f} {row['late_cost']:8.4f} "
-              f"{row['over_none']:7.3f} {row['over_none_error'] or 0:6.3f}")
+              f"{row['over_none']:7.3f} {row['over_none_error'] or 0:6.3f} {row['acting_cost']:8.4f} {row['acting_over_none']:7.3f} "
+              f"{row['acting_over_none_error'] or 0:6.3f}")
     if args.json:
         figures = {"schema": 1, "command": "delay", "periods": args.periods, "seconds": args.seconds, "machine": report.machine(),
                    "table": table, "episodes": [asdict(r) for r in results]}
