@@ -100,6 +100,7 @@ def run_lockstep(robot_name: str, run_dir: Path, settings: Settings, plant: str,
     from rich.live import Live  # noqa: PLC0415
 
     from mbrl_control.stack import live, live_run, lockstep, picture, plants, report  # noqa: PLC0415
+    from mbrl_control.stack.interruption import Interruption  # noqa: PLC0415
     from mbrl_control.stack.model_report import model_part  # noqa: PLC0415
 
     torch.set_num_threads(1)
@@ -113,13 +114,13 @@ def run_lockstep(robot_name: str, run_dir: Path, settings: Settings, plant: str,
     live_run.require_empty(run_dir)
     run = lockstep.Lockstep(spec, made, run_dir / "store", settings)
     begin, interrupted, fault = time.monotonic(), False, None
-    with Live(console=console, refresh_per_second=4, transient=True) as shown:
+    with Interruption() as end, Live(console=console, refresh_per_second=4, transient=True) as shown:
 
         def watch(log: RunLog) -> None:
             shown.update(live.table(spec, log, settings.duration_s))
 
         try:
-            run.run(watch)
+            run.run(watch, end.point)
         except KeyboardInterrupt:
             interrupted = True
         except UserError as error:  # the simulation became unstable: what came before is still told

@@ -54,18 +54,16 @@ def control(
 def foreground(name: str, module: str, parameters: dict[str, str], duration: float) -> int:
     """Run one node until it ends, the time is up, or Ctrl-C. Gives its exit status."""
     from mbrl_control.runtime.process_link import child_environment  # noqa: PLC0415
+    from mbrl_control.stack.interruption import Interruption  # noqa: PLC0415
     from mbrl_control.stack.network import stay_local  # noqa: PLC0415
-    from mbrl_control.stack.processes import Node, interrupt, require_ros, signals  # noqa: PLC0415
+    from mbrl_control.stack.processes import Node, require_ros  # noqa: PLC0415
 
     require_ros()
     begin = time.monotonic()
-    signals(interrupt)
-    process = subprocess.Popen(Node(name, module, parameters).command(), env=stay_local(child_environment()), start_new_session=True)
-    try:
-        while process.poll() is None and (not duration or time.monotonic() - begin < duration):
+    with Interruption() as end:
+        process = subprocess.Popen(Node(name, module, parameters).command(), env=stay_local(child_environment()), start_new_session=True)
+        while process.poll() is None and not end.asked and (not duration or time.monotonic() - begin < duration):
             time.sleep(0.1)
-    except KeyboardInterrupt:
-        pass
     if process.poll() is None:
         process.send_signal(signal.SIGINT)
     return process.wait()

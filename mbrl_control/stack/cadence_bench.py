@@ -6,7 +6,6 @@ import json
 import math
 import os
 import shutil
-import signal
 import subprocess
 import sys
 import time
@@ -30,8 +29,9 @@ from mbrl_control.stack import bench_plant, report
 from mbrl_control.stack.cadence_load import save_episodes
 from mbrl_control.stack.cadence_swaps import DAMAGES, Damage, Offered, offer, swap_part
 from mbrl_control.stack.cadence_tick import PROGRESS, PlanNote
+from mbrl_control.stack.interruption import Interruption
 from mbrl_control.stack.machine_watch import beside_ticks, freeze_part
-from mbrl_control.stack.processes import end, interrupt, signals
+from mbrl_control.stack.processes import end
 from mbrl_control.store import ModelStore
 from mbrl_control.training.refit_lines import RefitLines
 
@@ -165,11 +165,12 @@ class Part:
         lines = (self.folder / f"{name}.log").read_text("utf-8", "replace").splitlines()[-5:]
         return UserError(f"the {name} process ended with status {self._children[name].returncode}:\n" + "\n".join(lines))
 
-    def start(self, base: Path | None) -> None:
+    def start(self, base: Path | None, point: Callable[[], None]) -> None:
         """Start the trainer, wait for its first model, start the tick.
 
         Args:
             base: folder that the robot's files are relative to.
+            point: called where the wait may be left.
 
         Raises:
             UserError: no model came.
@@ -181,6 +182,7 @@ class Part:
                 raise self.fault("load")
             if time.monotonic() > end:
                 raise UserError(f"no model was fitted within {FIRST_MODEL_S:g} s; see {self.folder / 'load.log'}")
+            point()
             time.sleep(0.05)
         self.publish()
         self._machine.start()
@@ -295,36 +297,30 @@ def run(settings: Settings, command: str, watch: Watch) -> dict[str, Any]:
     base = None if settings.robot in robot.shipped() else Path(settings.robot).absolute().parent
     save_episodes(bench_plant.excited(specs[0], bench_plant.make(specs[0], base), DATA_S, settings.seed), settings.folder / "data.npz")
     ended: list[dict[str, Any]] = []
-    interrupted = False
-    signals(interrupt)
-    try:
+    with Interruption() as interruption:
         for number, ((rate, pinned), folder) in enumerate(zip(parts, folders, strict=True)):
             part = Part(settings, rate, pinned, folder)
-            interrupted = _measure(part, base, watch, number, ended)
+            _measure(part, base, watch, number, ended, interruption)
             if (found := part.report()) is not None:
                 ended.append(found)
-            if interrupted:
+            if interruption.asked:
                 break
-    finally:
-        signals(signal.SIG_DFL)
-    return whole(settings, command, ended, time.monotonic() - begin, interrupted)
+    return whole(settings, command, ended, time.monotonic() - begin, interruption.asked)
 
 
-def _measure(part: Part, base: Path | None, watch: Watch, number: int, ended: list[dict[str, Any]]) -> bool:
-    """Part `number` from start to end, or to Ctrl-C: then true."""
+def _measure(part: Part, base: Path | None, watch: Watch, number: int, ended: list[dict[str, Any]], interruption: Interruption) -> None:
+    """Part `number` from start to end, or to Ctrl-C."""
     try:
         watch(progress(part, number, ended))
-        part.start(base)
+        part.start(base, interruption.point)
         while part.poll():
             watch(progress(part, number, ended))
+            interruption.point()
             time.sleep(POLL_S)
     except KeyboardInterrupt:
-        return True
+        pass
     finally:
-        signals(signal.SIG_IGN)  # impatience must not leave processes behind
         part.stop()
-        signals(interrupt)
-    return False
 
 
 def progress(part: Part, number: int, ended: list[dict[str, Any]]) -> Progress:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import signal
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -20,10 +19,11 @@ from mbrl_control.runtime import plan_timer
 from mbrl_control.runtime.fit_check import Fit
 from mbrl_control.runtime.freezes import Seen
 from mbrl_control.stack import picture, report
+from mbrl_control.stack.interruption import Interruption
 from mbrl_control.stack.leftovers import sweep_dds
 from mbrl_control.stack.machine_watch import beside_ticks, freeze_part
 from mbrl_control.stack.model_report import model_part
-from mbrl_control.stack.processes import Node, Processes, interrupt, require_ros, signals, wait_for
+from mbrl_control.stack.processes import Node, Processes, require_ros, wait_for
 from mbrl_control.stack.run_log import RunLog
 from mbrl_control.stack.run_reader import RunReader
 from mbrl_control.stack.run_span import RunSpan
@@ -152,28 +152,28 @@ def run(settings: LiveSettings, command: str, watch: Watch | None = None, prepar
     seen: Seen | None = None
     reader = RunReader(spec, settings.run_dir)
     ended: dict[str, int] = {}
-    upkeep, interrupted = Upkeep(processes, tell), False
-    try:
-        signals(interrupt)
-        machine.start()
-        processes.start()
-        wait_for(settings.run_dir / "bag", processes, START_TIMEOUT_S)
-        span = RunSpan(settings.duration_s)
-        while not ended and not span.over(reader.log.time[-1] if reader.log.time else None, time.monotonic()):
-            log = reader.poll()
-            if watch is not None and watch(log):
-                break
-            if not log.time and time.monotonic() - begin > START_TIMEOUT_S:
-                raise UserError(f"no command was recorded within {START_TIMEOUT_S:g} s; see the logs in {settings.run_dir / 'logs'}")
-            ended = upkeep.look(time.monotonic(), log.time[-1] if log.time else 0.0)
-            time.sleep(POLL_S)
-    except KeyboardInterrupt:
-        interrupted = True
-    finally:
-        signals(signal.SIG_IGN)  # impatience must not leave a controller without its watcher
-        processes.stop()
-        seen = machine.stop()
-        signals(signal.SIG_DFL)
+    interrupted = False
+    upkeep = Upkeep(processes, tell)
+    with Interruption() as end:  # also while they are stopped: impatience must not leave a controller without its watcher
+        try:
+            machine.start()
+            processes.start()
+            wait_for(settings.run_dir / "bag", processes, START_TIMEOUT_S, end.point)
+            span = RunSpan(settings.duration_s)
+            while not ended and not span.over(reader.log.time[-1] if reader.log.time else None, time.monotonic()):
+                end.point()
+                log = reader.poll()
+                if watch is not None and watch(log):
+                    break
+                if not log.time and time.monotonic() - begin > START_TIMEOUT_S:
+                    raise UserError(f"no command was recorded within {START_TIMEOUT_S:g} s; see the logs in {settings.run_dir / 'logs'}")
+                ended = upkeep.look(time.monotonic(), log.time[-1] if log.time else 0.0)
+                time.sleep(POLL_S)
+        except KeyboardInterrupt:
+            interrupted = True
+        finally:
+            processes.stop()
+            seen = machine.stop()
     return finish(spec, reader, settings, command, time.monotonic() - begin, seen, upkeep.fault_parts(),
                   {"interrupted": interrupted, "plan_fit": asdict(ready.fit) if ready.fit is not None else None,
                    "trainer_restarts": upkeep.restarts("trainer"), "recorder_restarts": upkeep.restarts("recorder"),

@@ -96,7 +96,7 @@ class LockstepLink:
 
 
 class Lockstep:
-    """One run; `run` may be interrupted and `log` read at any time.
+    """One run; `log` may be read where `run` calls something, and after it, however it ended.
 
     Args:
         spec: the robot.
@@ -147,14 +147,15 @@ class Lockstep:
         first = max(self.log.starts[-1], len(self.log.time) - int(self.spec.success.hold_s * self.spec.rate_hz) - 2)
         return solved_at(self.spec, np.array(self.log.time[first:]), np.array(self.log.state[first:])) is not None
 
-    def run(self, watch: Watch | None = None) -> RunLog:
-        """Run to the end; `watch` is called about every virtual second. Returns the log."""
+    def run(self, watch: Watch | None = None, point: Callable[[], None] = lambda: None) -> RunLog:
+        """Run to the end; `watch` is called about every virtual second, `point` between ticks, where it may be left. Returns the log."""
         s, spec, log = self.settings, self.spec, self.log
         tick, ticks = spec.tick_s, round(s.duration_s * spec.rate_hz)
         resets = {round(t * spec.rate_hz) for t in s.resets_s}
         self.plant.reset(self.rng)
         log.starts.append(0)
         for k in range(ticks):
+            point()
             now = k * tick
             if k in resets:
                 self.plant.reset(self.rng)

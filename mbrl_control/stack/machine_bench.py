@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 import tempfile
 import time
 from dataclasses import dataclass
@@ -10,8 +9,8 @@ from pathlib import Path
 
 from mbrl_control.errors import UserError
 from mbrl_control.runtime.freezes import Seen
+from mbrl_control.stack.interruption import Interruption
 from mbrl_control.stack.machine_watch import MachineWatch
-from mbrl_control.stack.processes import interrupt, signals
 
 RATES = (50.0, 100.0, 200.0, 500.0)
 WATCH_HZ = 1000.0
@@ -48,18 +47,14 @@ def measure(seconds: float) -> Seen:
     with tempfile.TemporaryDirectory(prefix="mbrl-machine-") as folder:
         log = Path(folder) / "freezes.log"
         watch = MachineWatch(Path(folder) / "freezes.json", log, WATCH_HZ, THRESHOLD_S)
-        end = time.monotonic() + seconds
-        signals(interrupt)
-        try:
-            watch.start()
-            while watch.running and time.monotonic() < end:
-                time.sleep(POLL_S)
-        except KeyboardInterrupt:
-            pass
-        finally:
-            signals(signal.SIG_IGN)  # impatience must not cost what was seen
-            seen = watch.stop()
-            signals(signal.SIG_DFL)
+        until = time.monotonic() + seconds
+        with Interruption() as end:
+            try:
+                watch.start()
+                while watch.running and not end.asked and time.monotonic() < until:
+                    time.sleep(POLL_S)
+            finally:
+                seen = watch.stop()
         if seen is None:
             said = log.read_text("utf-8", "replace").splitlines() if log.exists() else []
             raise UserError("the machine could not be watched" + (f": {said[-1]}" if said else ""))

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -48,11 +49,6 @@ class Node:
         """The command line."""
         given = [part for key, value in self.parameters.items() for part in ("-p", f"{key}:={value}")]
         return [sys.executable, "-m", self.module, "--ros-args", *given]
-
-
-def interrupt(*_: object) -> None:
-    """A signal's handler: end as with Ctrl-C."""
-    raise KeyboardInterrupt
 
 
 def signals(handler: Any) -> None:
@@ -181,10 +177,11 @@ def end(process: subprocess.Popen[Any], grace_s: float) -> None:
         process.wait()
 
 
-def wait_for(path: Path, processes: Processes, timeout_s: float) -> None:
-    """Wait until a file exists; a sentence when a process ends first or time is up."""
+def wait_for(path: Path, processes: Processes, timeout_s: float, point: Callable[[], None]) -> None:
+    """Wait until a file exists; a sentence when a process ends first or time is up. `point` is called where the wait may be left."""
     end = time.monotonic() + timeout_s
     while not path.exists():
+        point()
         dead = processes.dead()
         if dead:
             name, status = next(iter(dead.items()))
