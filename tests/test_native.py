@@ -122,7 +122,8 @@ def test_slopes_of_a_robot_with_more_signals_than_the_kernel_has_rows():
     joints += "".join(f"  - {{name: w{i}, joint: j{i}, field: velocity, unit: rad/s, rate_of: q{i}}}\n" for i in range(7))
     commands = "".join(f"  - {{name: t{i}, unit: N*m, limits: [-1, 1]}}\n" for i in range(7))
     mirror = ", ".join([*(f"q{i}" for i in range(7)), *(f"w{i}" for i in range(7)), *(f"t{i}" for i in range(7))])
-    text = (f"name: arm7\nrate_hz: 50\nmodel_dt: 0.05\nstate:\n{joints}command:\n{commands}cost: {{kind: quadratic, options: {{weight: {{q0: 1.0}}}}}}\n"
+    text = (f"name: arm7\nrate_hz: 50\nmodel_dt: 0.05\nstate:\n{joints}command:\n{commands}"
+            "cost: {kind: quadratic, options: {weight: {q0: 1.0}}}\n"
             f"model: {{members: 2, hidden: [48, 48], mirror: [{mirror}]}}\nplanner: {{horizon: 5, candidates: 8, iterations: 1}}\n")
     model = ensemble.build(robot.validate(strict_yaml.parse(text, "arm7.yaml")))
     rng = np.random.default_rng(0)
