@@ -43,7 +43,7 @@ class Pulse:
 
     Attributes:
         handle: for the child, to be inherited by it; its number goes into the environment variable `VARIABLE`.
-        heard: whether a beat has come.
+        heard: whether a beat had come when it was last listened for.
     """
 
     def __init__(self, now: float) -> None:
@@ -63,6 +63,11 @@ class Pulse:
             if os.read(self._mine, 4096):
                 self._last, self.heard = now, True
         return now - self._last
+
+    def beats(self, now: float) -> bool:
+        """Whether a beat has come by now."""
+        self.silence(now)
+        return self.heard
 
     def close(self) -> None:
         """Give up the pipe."""

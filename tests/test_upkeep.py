@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import itertools
+import os
 
 import pytest
 
 from mbrl_control import memory
+from mbrl_control.heartbeat import Pulse
 from mbrl_control.stack.upkeep import SPARE_START_S, START_S, Upkeep
 
 
@@ -18,6 +20,9 @@ class Beats:
 
     def silence(self, now):
         return now - self.last
+
+    def beats(self, now):
+        return self.heard
 
 
 SPARES = ("standby", "reserve")
@@ -303,6 +308,24 @@ def test_one_that_has_not_come_to_stand_by_takes_nobodys_place(world):
     assert group.started == [(5.5, "recorder", {"resume": "true"})]
     assert upkeep.restarts("recorder") == 1
     assert len(group.spares) == 2
+
+
+def test_one_that_has_come_to_stand_by_since_the_last_look_takes_over(world):
+    """Its beat is in the pipe, and has not been read."""
+    group, upkeep, _ = world
+    group.others["standby"] = Beats(0.0)
+    pass_time(world, 5.0, beat=True)
+    group.others["standby"] = pulse = Pulse(group.now)
+    pass_time(world, 0.25, beat=True)
+    assert not pulse.heard
+    os.write(pulse.handle, b".")
+    group.ended["recorder"] = -9
+    pass_time(world, 0.25, beat=True)
+    pulse.started()
+    pulse.close()
+    assert [move[1:] for move in group.moves] == [("recorder", "standby")]
+    assert (group.started, group.killed) == ([], [])
+    assert upkeep.restarts("recorder") == 1
 
 
 def test_without_controller_or_robot_there_is_no_run(world):

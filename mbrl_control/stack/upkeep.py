@@ -153,7 +153,7 @@ class Upkeep:
             self._note(code, f" (exit status {status})", run_s)
             if helper.given_up:
                 self._note(care.failing, ": it stays down", run_s)
-            elif self._takes_over(name, care):
+            elif self._takes_over(name, care, now):
                 helper.down = helper.silent = False
                 helper.there.discard(care.standby[0])
                 helper.starts += 1
@@ -167,15 +167,15 @@ class Upkeep:
         """Whether successors come without pauses: one that ended by itself (a full disk) will do so again, one that was killed will not."""
         return bool(care.standby) and helper.killed
 
-    def _stands_by(self, name: str) -> bool:
-        """Whether a process that stands by has come so far."""
+    def _stands_by(self, name: str, now: float) -> bool:
+        """Whether a process that stands by has come so far: by now, as it may have since the last look."""
         pulse = self._group.pulse(name)
-        return self._group.runs(name) and (pulse is None or pulse.heard)
+        return self._group.runs(name) and (pulse is None or pulse.beats(now))
 
     def _move_up(self, name: str, care: Care, helper: _Helper, now: float) -> None:
         """Where the first that stood by is gone, the next is the first."""
         for first, following in pairwise(care.standby):
-            if not self._group.runs(first) and self._stands_by(following):
+            if not self._group.runs(first) and self._stands_by(following, now):
                 self._lost(name, first, helper, now)
                 self._group.succeed(first, following)
                 helper.there = helper.there - {following} | {first}
@@ -188,11 +188,11 @@ class Upkeep:
             self._tell(f"a process that stands by for the {name} has ended; until another does, ends of the {name} may cost seconds of its "
                        "work")
 
-    def _takes_over(self, name: str, care: Care) -> bool:
+    def _takes_over(self, name: str, care: Care, now: float) -> bool:
         """Whether one stands by and has been made the helper; one that has not come so far would only hold up the next start."""
         if not care.standby or not self._group.runs(care.standby[0]):
             return False
-        if not self._stands_by(care.standby[0]):
+        if not self._stands_by(care.standby[0], now):
             self._group.kill(care.standby[0])
             return False
         return self._group.succeed(name, care.standby[0])
@@ -215,7 +215,7 @@ class Upkeep:
             pulse = self._group.pulse(standby)
             if pulse is not None and pulse.silence(now) > (care.silent_s if pulse.heard else SPARE_START_S):
                 self._group.kill(standby)
-            if not self._stands_by(standby):
+            if not self._stands_by(standby, now):
                 return
 
     def _note(self, code: str, more: str, run_s: float) -> None:

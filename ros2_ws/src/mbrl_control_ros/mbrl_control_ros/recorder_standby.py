@@ -42,6 +42,7 @@ def _body(stop: Stop) -> None:
     run_dir = recorder_node.run_folder(known)
     turn, first_in_line = Turn(run_dir), Turn(run_dir / "logs")
     definition(JOINTS)  # reads all definitions, which would hold up the first message
+    beat()  # before the name: who reads that may rely on this process being known to stand by
     call_process(STANDS_BY)
     while not (first_in_line.take() and turn.take()):
         if stop:
