@@ -86,7 +86,7 @@ def test_a_run_ends_in_time_when_its_recorder_was_given_up(tmp_path, monkeypatch
     clock, told = Clock(), []
     machine = types.SimpleNamespace(start=lambda: None, stop=lambda: None)
     for name, stand_in in {"time": clock, "Processes": Group, "RunReader": Reader, "beside_ticks": lambda *_: machine,
-                           "signals": lambda _: None, "wait_for": lambda *_: None, "finish": lambda *given: given}.items():
+                           "wait_for": lambda *_: None, "finish": lambda *given: given}.items():
         monkeypatch.setattr(live_run, name, stand_in)
     ready = Prepared(robot.load("cartpole"), Fit("icem", 50.0, 3, 0.016, 0.001, 0.002))
     given = live_run.run(LiveSettings("cartpole", tmp_path, 300.0), "test", tell=told.append, prepared=ready)
