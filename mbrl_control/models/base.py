@@ -103,7 +103,7 @@ class LearnedModel(Model, Protocol):
         ...
 
     def prepare(self, dtype: torch.dtype = ...) -> None:
-        """Choose the precision of what is expensive in `step` (float32 or bfloat16); states stay float32."""
+        """Choose the precision of what is expensive in `step` (float32 or bfloat16), also after each later `load`; states stay float32."""
         ...
 
     def snapshot(self) -> Snapshot:

@@ -57,7 +57,6 @@ class Bed:
         self.core.limits = Limits.none(spec)  # a model in use has limits, and looking whether they are kept takes time
         model = self.core.model
         if not model.version:  # known models are ready as they are
-            model.prepare(precision(spec))
             try:
                 self.plan(1)
             except DataError:

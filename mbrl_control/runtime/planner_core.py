@@ -86,6 +86,9 @@ class PlannerCore:
         self.swaps = Swaps()
         self._learned = hasattr(self.model, "load")
         self._spare: LearnedModel = build(spec, options) if self._learned else self.model
+        if self._learned:  # once: what is loaded later comes in this precision
+            for model in (self.model, self._spare):
+                model.prepare(precision(spec))
         self._in_use: Known | None = None
         self._back: Known | None = None
         self._refused: set[int] = set()
@@ -115,7 +118,7 @@ class PlannerCore:
         """Have the snapshot that was in use before in the spare model again, so that going back to it, between a request and its plan,
         takes neither a read nor a load of it."""
         if self._back is not None:
-            self._load_spare(self._back.snapshot)
+            self._spare.load(self._back.snapshot)
 
     def load(self, version: int) -> None:
         """Use a version from the store whatever became of it, in the precision that the robot's YAML asks for.
@@ -135,12 +138,8 @@ class PlannerCore:
             raise SnapshotError(f"snapshot version {snapshot.version}: model '{self.spec.model.kind}' is known and takes no snapshots")
         limits = Limits.of(snapshot.figures, self.spec)
         self.behaviours.check(snapshot)
-        self._load_spare(snapshot)
-        return Known(snapshot, limits)
-
-    def _load_spare(self, snapshot: Snapshot) -> None:
         self._spare.load(snapshot)
-        self._spare.prepare(precision(self.spec))
+        return Known(snapshot, limits)
 
     def _tried(self, snapshot: Snapshot) -> Known:
         """The snapshot with its limits, unless there is something against its use.
@@ -156,7 +155,6 @@ class PlannerCore:
 
     def _use(self, known: Known) -> None:
         self.model.load(known.snapshot)
-        self.model.prepare(precision(self.spec))
         self.behaviours.use(known.snapshot)
         self._in_use, self._back = known, None
         self.limits, self._invalid = known.limits, 0
