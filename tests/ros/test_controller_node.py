@@ -313,6 +313,7 @@ def test_an_emergency_stop_latches_until_it_is_released_and_reset(probe, active,
     told = probe.listen(DiagnosticArray, "/diagnostics")
     button = probe.node.create_publisher(Bool, "estop", 10)
     probe.until(lambda: button.get_subscription_count() == 2, "the controller listening to the stop")
+    probe.spin(0.5)  # the button knows its listeners; they may not know it yet, and what is sent before they do comes when it is sent again
     pressed = time.time()
     button.publish(Bool(data=True))
     took = reaction_ms(probe, decisions, pressed, Mode.LATCHED)
