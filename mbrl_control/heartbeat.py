@@ -50,24 +50,25 @@ class Pulse:
         self._mine, self.handle = os.pipe()
         os.set_blocking(self._mine, False)
         os.set_blocking(self.handle, False)
-        self._last = now
+        self._last, self._waited = now, 0.0
         self.heard = False
 
     def started(self) -> None:
         """The child has its end now."""
         os.close(self.handle)
 
-    def silence(self, now: float) -> float:
-        """Seconds since the newest beat, or since the start."""
+    def silence(self, now: float, waited: float = 0.0) -> float:
+        """Seconds since the newest beat, or since the start, in which the process could have worked.
+
+        Args:
+            now: s, monotonic.
+            waited: s, since its start, in which the process did not get the processor (`mbrl_control.priority.kept_waiting_s`): one that
+                starves beside others does not hang.
+        """
         with contextlib.suppress(BlockingIOError):
             if os.read(self._mine, 4096):
-                self._last, self.heard = now, True
-        return now - self._last
-
-    def beats(self, now: float) -> bool:
-        """Whether a beat has come by now."""
-        self.silence(now)
-        return self.heard
+                self._last, self._waited, self.heard = now, waited, True
+        return now - self._last - (waited - self._waited)
 
     def close(self) -> None:
         """Give up the pipe."""

@@ -52,6 +52,14 @@ def cores_for(role: str) -> list[int]:
     return cores[-1:] if role == "planner" else cores[:-1]
 
 
+def kept_waiting_s(pid: int) -> float:
+    """Seconds, since it began, in which a process's main thread could have run and others had the core; 0 where no one tells."""
+    try:
+        return 1e-9 * int(Path(f"/proc/{pid}/schedstat").read_text("ascii").split()[1])
+    except (OSError, ValueError, IndexError):
+        return 0.0
+
+
 def expendable(score: int) -> None:
     """When memory is short the system ends this process before those of a lower score; the controller's is 0.
 

@@ -11,7 +11,7 @@ import time
 
 import pytest
 
-from mbrl_control import heartbeat, lifeline, memory
+from mbrl_control import heartbeat, lifeline, memory, priority
 from mbrl_control.stack.leftovers import sweep_dds
 
 CHILD = """
@@ -81,6 +81,7 @@ def test_silence_lasts_until_the_next_beat(monkeypatch):
     assert pulse.silence(108.0) == 0.0
     assert pulse.heard
     assert pulse.silence(112.5) == 4.5
+    assert pulse.silence(112.5, waited=3.0) == 1.5  # it did not have the processor for 3 s of them
     pulse.started()
     pulse.close()
     beat._next = 0.0
@@ -99,6 +100,31 @@ def test_a_pipe_that_nobody_empties_holds_no_work_up(monkeypatch):
     assert pulse.silence(3.0) == 0.0
     pulse.started()
     pulse.close()
+
+
+SPIN = "import os; os.sched_setaffinity(0, {{{core}}}); print(flush=True)\nwhile True: pass"
+SLEEP = "import time; print(flush=True); time.sleep(60)"
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/schedstat"), reason="this system does not tell how long a process waited for its core")
+def test_time_without_a_core_is_told_of_a_process_that_could_work_alone():
+    core = min(os.sched_getaffinity(0))
+    codes = [SPIN.format(core=core)] * 2 + [SLEEP]
+    children = [subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) for code in codes]
+    try:
+        for child in children:
+            child.stdout.readline()
+        before, begin = [priority.kept_waiting_s(child.pid) for child in children], time.monotonic()
+        time.sleep(1.0)
+        waited, passed = [priority.kept_waiting_s(child.pid) for child in children], time.monotonic() - begin
+    finally:
+        for child in children:
+            child.kill()
+            child.communicate()
+    first, second, asleep = (b - a for a, b in zip(before, waited, strict=True))
+    assert 0.8 * passed < first + second < 2.1 * passed, "two that never sleep have one core between them, or less beside others"
+    assert asleep < 0.2 * passed
+    assert priority.kept_waiting_s(children[0].pid) == 0.0, "it is gone"
 
 
 @pytest.mark.parametrize("library", ["import numpy as np; a = np.ones(200_000_000)", "import torch; a = torch.ones(400_000_000)",

@@ -18,11 +18,8 @@ class Beats:
     def __init__(self, now):
         self.last, self.heard = now, False
 
-    def silence(self, now):
-        return now - self.last
-
-    def beats(self, now):
-        return self.heard
+    def silence(self, now, waited):
+        return now - self.last - waited
 
 
 SPARES = ("standby", "reserve")
@@ -35,6 +32,7 @@ class Group:
         self.now, self.ended, self.killed, self.started = 0.0, {}, [], []
         self.beats, self.spares, self.there = Beats(0.0), [], set()
         self.others, self.moves = {}, []
+        self.starved = 0.0
 
     def dead(self):
         return dict(self.ended)
@@ -69,6 +67,9 @@ class Group:
         if name in SPARES:
             self.there.add(name)
         return True
+
+    def waited(self, name):
+        return self.starved if name == "trainer" else 0.0
 
     def pulse(self, name):
         return self.beats if name == "trainer" else self.others.get(name)
@@ -135,6 +136,21 @@ def test_one_that_is_silent_for_ten_seconds_is_killed_and_started_again(world, r
     assert len(group.started) == 1
     assert codes(upkeep) == {"trainer_silent": 1}
     record_property("measured", "killed 10.25 s after its last beat, started again 0.75 s later")
+
+
+def test_one_that_starves_beside_others_is_not_taken_for_one_that_hangs(world):
+    """For seven eighths of a minute others have its core; then it could work and does not."""
+    group, upkeep, _ = world
+    pass_time(world, 20.0, beat=True)
+    for _ in range(60):
+        group.starved += 0.875
+        pass_time(world, 1.0)
+    assert group.killed == []
+    assert codes(upkeep) == {}
+    pass_time(world, 2.75)
+    assert group.killed == [(82.75, "trainer")], "7.5 s of the minute were its own"
+    pass_time(world, 0.25)
+    assert codes(upkeep) == {"trainer_silent": 1}
 
 
 def test_before_the_first_beat_it_is_given_time_for_its_imports(world):

@@ -17,7 +17,7 @@ from typing import Any
 from mbrl_control.errors import UserError
 from mbrl_control.heartbeat import VARIABLE as HEARTBEAT
 from mbrl_control.heartbeat import Pulse
-from mbrl_control.priority import cores_for
+from mbrl_control.priority import cores_for, kept_waiting_s
 from mbrl_control.runtime.process_link import child_environment
 from mbrl_control.stack.network import stay_local
 
@@ -141,6 +141,10 @@ class Processes:
     def pulse(self, name: str) -> Pulse | None:
         """Its heartbeat; None for a node without."""
         return self._pulses.get(name)
+
+    def waited(self, name: str) -> float:
+        """Seconds for which a node has not got the processor since it was started."""
+        return kept_waiting_s(self.pid(name))
 
     def pid(self, name: str) -> int:
         """Process id of a node."""

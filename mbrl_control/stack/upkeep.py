@@ -25,7 +25,7 @@ class Care:
         ended: fault code of an end.
         failing: fault code when it is given up.
         silent: fault code when it is ended for being silent.
-        silent_s: longest time without a beat, once there was one; before, `START_S`.
+        silent_s: longest time without a beat in which it could have worked, once there was one; before, `START_S`.
         memory: fault code of an end at its cap of memory.
         again: parameters that it is started again with.
         policy: of restarts; when its breaker trips the helper stays down.
@@ -75,6 +75,10 @@ class Group(Protocol):
 
     def pulse(self, name: str) -> Pulse | None:
         """Its heartbeat."""
+        ...
+
+    def waited(self, name: str) -> float:
+        """Seconds for which it has not got the processor."""
         ...
 
 
@@ -139,7 +143,7 @@ class Upkeep:
         pulse = self._group.pulse(name)
         if pulse is None or helper.silent:
             return
-        silence = pulse.silence(now)
+        silence = pulse.silence(now, self._group.waited(name))
         if silence > (care.silent_s if pulse.heard else max(care.silent_s, START_S)):
             helper.silent = True
             self._group.kill(name)
@@ -170,7 +174,10 @@ class Upkeep:
     def _stands_by(self, name: str, now: float) -> bool:
         """Whether a process that stands by has come so far: by now, as it may have since the last look."""
         pulse = self._group.pulse(name)
-        return self._group.runs(name) and (pulse is None or pulse.beats(now))
+        if pulse is None or not self._group.runs(name):
+            return self._group.runs(name)
+        pulse.silence(now, self._group.waited(name))
+        return pulse.heard
 
     def _move_up(self, name: str, care: Care, helper: _Helper, now: float) -> None:
         """Where the first that stood by is gone, the next is the first."""
@@ -213,8 +220,10 @@ class Upkeep:
                 self._group.kill(standby)
                 continue
             pulse = self._group.pulse(standby)
-            if pulse is not None and pulse.silence(now) > (care.silent_s if pulse.heard else SPARE_START_S):
-                self._group.kill(standby)
+            if pulse is not None:
+                silence = pulse.silence(now, self._group.waited(standby))
+                if silence > (care.silent_s if pulse.heard else SPARE_START_S):
+                    self._group.kill(standby)
             if not self._stands_by(standby, now):
                 return
 
