@@ -92,12 +92,14 @@ class PlannerCore:
         self._in_use: Known | None = None
         self._back: Known | None = None
         self._refused: set[int] = set()
+        self._to_tell: dict[int, str] = {}
         self._invalid = 0
         self._wrong_until = -math.inf
         self._judging_s = 0.0
 
     def swap(self) -> bool:
         """Take the newest snapshot if it is newer than the model in use; a bad one is refused and kept aside. True if swapped."""
+        self.settle()
         newest = self.store.newest(self._refused)
         if newest <= self.model.version:
             return False
@@ -107,6 +109,7 @@ class PlannerCore:
         except SnapshotError as error:
             self.swaps.refused += 1
             self._refuse(newest, str(error))
+            self.settle()
         if known is not None:
             self._use(known)
             self.swaps.accepted += 1
@@ -161,9 +164,14 @@ class PlannerCore:
         self._watch.forget()
 
     def _refuse(self, version: int, reason: str) -> None:
-        """For good, also where the folder cannot be moved."""
+        """For good, also where the folder cannot be moved; `settle` tells the store."""
         self._refused.add(version)
-        self.store.refuse(version, reason)
+        self._to_tell[version] = reason
+
+    def settle(self) -> None:
+        """Keep aside in the store what plans have refused, so that no plan waits for the disk: to be called after a plan; `swap` does."""
+        while self._to_tell:
+            self.store.refuse(*self._to_tell.popitem())
 
     def warm_up(self, rounds: int = 3) -> float:
         """Capture, plan for an arbitrary state, without effect on later plans, and give the longest time taken, s."""

@@ -83,6 +83,7 @@ class LockstepLink:
         """Plan at once; the answer becomes visible later. Until then the planner is busy and requests pass it by."""
         if self.core.model.version and self.waiting is None:
             self.waiting = (self.now + self.latency, self.core.plan(request)[0])
+            self.core.settle()
 
     def receive(self, now: float) -> Plan | None:
         """The plan, when its time has come."""

@@ -80,6 +80,7 @@ class World:
         return [self.core.plan(self.cart.request())[0] for _ in range(count)]
 
     def reason(self, version):
+        self.core.settle()
         return self.store.refused()[version]
 
     @property
@@ -212,6 +213,7 @@ def test_what_was_in_use_is_gone_back_to_without_the_store(tmp_path, good, shuff
     for version in (1, 2):
         world.store.path(version).rename(tmp_path / f"elsewhere{version}")
     assert [plan.model_version for plan in world.plans(100)][-1] == 2
+    assert 3 not in world.store.refused(), "a plan waited for the disk"
     assert world.reason(3).startswith("rolled back to version 2")
 
 
