@@ -92,11 +92,11 @@ def main() -> None:
     rows = parallel.run(__file__, jobs, args.jobs, tell)
     solved = [row["solved_s"] if row["solved_s"] is not None else float("inf") for row in rows]
     figures: dict[str, Any] = {"schema": 1, "task": args.task, "machine": report.machine(), "median_solved_s": statistics.median(solved),
-                               "worst_solved_s": max(solved), "solved": sum(np.isfinite(solved)), "seeds": len(rows), "runs": rows}
+                               "worst_solved_s": max(solved), "solved": int(np.isfinite(solved).sum()), "seeds": len(rows), "runs": rows}
     if "return_1000_steps" in rows[0]:
         returns = [row["return_1000_steps"] for row in rows]
         figures |= {"median_return": statistics.median(returns), "least_return": min(returns)}
-    print({k: v for k, v in figures.items() if k not in ("runs", "machine")})
+    print(", ".join(f"{name.replace('_', ' ')} {value}" for name, value in figures.items() if name not in ("schema", "runs", "machine")))
     if args.json:
         report.save(figures, args.json)
 
