@@ -177,6 +177,17 @@ def test_a_recorder_goes_on_in_the_same_bag(world):
     assert codes(upkeep) == {"recorder_stopped": 1}
 
 
+def test_nobody_stands_by_before_the_recorder_records(world):
+    """One that came first would find that nobody records, and begin the recording that the recorder then refuses to overwrite."""
+    group, _, _ = world
+    group.others["recorder"] = Beats(0.0)
+    pass_time(world, 5.0, beat=True)
+    assert group.spares == []
+    group.others["recorder"].last, group.others["recorder"].heard = group.now, True
+    pass_time(world, 1.0, beat=True)
+    assert [name for _, name in group.spares] == ["standby", "reserve"]
+
+
 def test_what_stands_by_takes_the_place_of_a_killed_recorder_and_another_stands_by_at_once(world):
     group, upkeep, told = world
     pass_time(world, 10.0, beat=True)

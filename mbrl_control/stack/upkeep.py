@@ -206,6 +206,9 @@ class Upkeep:
 
     def _keep_standby(self, name: str, care: Care, helper: _Helper, now: float) -> None:
         """Have processes stand by, but not where the helper is to stay down after its next end."""
+        own = self._group.pulse(name)
+        if own is not None and not own.heard:
+            return  # it has not begun its work, and whoever stands by would take that for the place being free
         last = helper.restarts.tripped(now, more=1)
         for standby in care.standby:
             if not self._group.runs(standby):

@@ -99,8 +99,9 @@ def test_after_a_kill_at_most_a_second_is_lost(probe, recorder, tmp_path):
 
 @pytest.fixture
 def standby(start, recorder, tmp_path):
+    until((tmp_path / "run" / "bag" / "bag_0.mcap").exists, "one that records")
     made = start("recorder_standby", "robot:=cartpole", f"run_dir:={tmp_path / 'run'}", "resume:=true", ns="/arm")
-    until(lambda: (tmp_path / "run" / "bag").exists() and called(Path(f"/proc/{made.process.pid}")) == STANDS_BY, "one that stands by")
+    until(lambda: called(Path(f"/proc/{made.process.pid}")) == STANDS_BY, "one that stands by")
     return made
 
 
