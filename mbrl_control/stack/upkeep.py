@@ -140,11 +140,10 @@ class Upkeep:
         return [{"code": code, "count": len(at), "first_s": at[0], "action": FAULTS[code].action} for code, at in self._told.items()]
 
     def _listen(self, name: str, care: Care, helper: _Helper, now: float) -> None:
-        pulse = self._group.pulse(name)
-        if pulse is None or helper.silent:
+        if helper.silent:
             return
-        silence = pulse.silence(now, self._group.waited(name))
-        if silence > (care.silent_s if pulse.heard else max(care.silent_s, START_S)):
+        silence = self._silence(name, now)
+        if silence > (care.silent_s if self._heard(name) else max(care.silent_s, START_S)):
             helper.silent = True
             self._group.kill(name)
 
@@ -173,11 +172,20 @@ class Upkeep:
 
     def _stands_by(self, name: str, now: float) -> bool:
         """Whether a process that stands by has come so far: by now, as it may have since the last look."""
+        if not self._group.runs(name):
+            return False
+        self._silence(name, now)
+        return self._heard(name)
+
+    def _silence(self, name: str, now: float) -> float:
+        """Seconds without a beat in which it could have worked; beats that have come by now are heard. 0 for one without a heartbeat."""
         pulse = self._group.pulse(name)
-        if pulse is None or not self._group.runs(name):
-            return self._group.runs(name)
-        pulse.silence(now, self._group.waited(name))
-        return pulse.heard
+        return 0.0 if pulse is None else pulse.silence(now, self._group.waited(name))
+
+    def _heard(self, name: str) -> bool:
+        """Whether it has shown that it works, or never does."""
+        pulse = self._group.pulse(name)
+        return pulse is None or pulse.heard
 
     def _move_up(self, name: str, care: Care, helper: _Helper, now: float) -> None:
         """Where the first that stood by is gone, the next is the first."""
@@ -206,8 +214,7 @@ class Upkeep:
 
     def _keep_standby(self, name: str, care: Care, helper: _Helper, now: float) -> None:
         """Have processes stand by, but not where the helper is to stay down after its next end."""
-        own = self._group.pulse(name)
-        if own is not None and not own.heard:
+        if not self._heard(name):
             return  # it has not begun its work, and whoever stands by would take that for the place being free
         last = helper.restarts.tripped(now, more=1)
         for standby in care.standby:
@@ -222,11 +229,8 @@ class Upkeep:
                 helper.there.discard(standby)
                 self._group.kill(standby)
                 continue
-            pulse = self._group.pulse(standby)
-            if pulse is not None:
-                silence = pulse.silence(now, self._group.waited(standby))
-                if silence > (care.silent_s if pulse.heard else SPARE_START_S):
-                    self._group.kill(standby)
+            if self._silence(standby, now) > (care.silent_s if self._heard(standby) else SPARE_START_S):
+                self._group.kill(standby)
             if not self._stands_by(standby, now):
                 return
 
