@@ -235,6 +235,15 @@ def test_a_row_that_is_not_finite_is_the_last_plan():
     assert torch.equal(rows, problem.fixed[:1].expand(2, -1, -1))
 
 
+def test_the_first_plan_after_going_back_to_an_older_model_does_without():
+    planner = fakes.planner(fakes.spec(horizon=12, candidates=32, newton_rows=3))
+    start = fakes.request([1.0, 0.0])
+    for before, there in ((planner.model.version + 1, 0), (planner.model.version, 3), (planner.model.version - 1, 3)):
+        previous = dataclasses.replace(planner.plan(start), model_version=before)
+        problem, rows = prepared(planner, fakes.request([1.0, 0.0], seq=1, apply_time=0.02, state_time=0.02), previous)
+        assert len(rows) == problem.names.count("newton") == there
+
+
 def test_there_are_none_unless_asked_for():
     problem, rows = prepared(fakes.planner(fakes.spec(horizon=6)), fakes.request([1.0, 0.0]))
     assert len(rows) == 0

@@ -253,7 +253,9 @@ class SamplingPlanner(ABC):
         free = self.newton is not None and not doubts and space.clear(within[0], last, CLEAR)
         problem = Problem(request.seq, self.predict_start(request), last, torch.tensor(part) if part else None,
                           self.delays.pending(request), within, scale, names, free=free)
-        if self.newton is not None:
+        # The first plan after going back to an older model is wanted soon, and the last one is no optimum of this model to step from.
+        gone_back = previous is not None and previous.model_version > self.model.version
+        if self.newton is not None and not gone_back:
             found = space.limit(self.newton.rows(problem), last, reuse=True)
             problem = dataclasses.replace(problem, fixed=torch.cat([problem.fixed, found]), names=names + [self.newton.name] * len(found))
         problem.names.extend(["nominal"] * len(search.kept))
