@@ -64,15 +64,17 @@ class Planner:
     """Answers at the second tick after every request, but for those asked at ticks in `silent`."""
 
     def __init__(self, spec, silent=()):
-        self.spec, self.silent, self.asked, self.waiting, self.tick = spec, silent, 0, [], 0
+        self.spec, self.silent, self.waiting, self.tick, self.now = spec, silent, [], 0, 0.0
 
     def send(self, request):
         if self.tick not in self.silent:
             self.waiting.append((self.tick + 2, request))
 
     def receive(self, now):
-        self.tick += 1
+        if now > self.now:
+            self.now, self.tick = now, self.tick + 1
         due = [r for at, r in self.waiting if at == self.tick]
+        self.waiting = [(at, r) for at, r in self.waiting if at > self.tick]
         if not due:
             return None
         rows = np.zeros((self.spec.planner.horizon, 1))

@@ -15,7 +15,7 @@ from mbrl_control.runtime import supervisor
 from mbrl_control.runtime.course import Player
 from mbrl_control.runtime.excitation import excitation
 from mbrl_control.runtime.faults import Mode, mask
-from mbrl_control.runtime.layout import HISTORY_S
+from mbrl_control.runtime.layout import ANSWERS, HISTORY_S
 from mbrl_control.runtime.safe_policy import hold_command, start_command
 from mbrl_control.runtime.safety import Filtered, SafetyFilter, safe_command
 from mbrl_control.runtime.supervisor import Supervision
@@ -74,7 +74,7 @@ class Link(Protocol):
         ...
 
     def receive(self, now: float) -> Plan | None:
-        """The newest plan if there is one that was not received before."""
+        """The oldest plan that was not received before; None where there is no such."""
         ...
 
 
@@ -270,12 +270,14 @@ class Controller:
                 and plan.actions.shape == (self.spec.planner.horizon, self.spec.action_dim) and bool(np.isfinite(plan.actions).all()))
 
     def _take_plans(self, now: float) -> None:
-        plan = self.link.receive(now)
-        if plan is not None and self._sound(plan):
-            self._arrived = True
-            self._lead = min(max(0.95 * self._lead, plan.latency_s), self._most_lead)
-            # Others wait for their start still: each is the past of those after it. One that would start later is superseded.
-            self._waiting = [p for p in self._waiting if p.start < plan.start - 1e-9] + [plan]
+        for _ in range(ANSWERS):
+            if (plan := self.link.receive(now)) is None:
+                break
+            if self._sound(plan):
+                self._arrived = True
+                self._lead = min(max(0.95 * self._lead, plan.latency_s), self._most_lead)
+                # Others wait for their start still: each is the past of those after it. One that would start later is superseded.
+                self._waiting = [p for p in self._waiting if p.start < plan.start - 1e-9] + [plan]
         while self._waiting and now >= self._waiting[0].start - 1e-9:
             self._plan = self._waiting.pop(0)
 

@@ -12,6 +12,10 @@ from mbrl_control.runtime.faults import codes, mask
 
 HISTORY_S = 0.4
 CARRY_ROWS = 9
+ANSWERS = 4
+"""Plans that wait for the controller, at most. Two may end between two ticks, and the second is no use to a log without the first, from
+which it started."""
+
 WINNERS = ("nominal", "explore", "mbpo", "dreamer", "hold", "newton", "learned")
 REQUEST_HEAD = 5
 PLAN_HEAD = 15

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import deque
+
 import numpy as np
 
 from mbrl_control.planning.plan import Plan, PlanRequest
@@ -11,7 +13,9 @@ class NoPlanner:
     """See `mbrl_control.runtime.process_link.ProcessLink`."""
 
     restarts = 0
-    last_vector: np.ndarray | None = None
+
+    def __init__(self) -> None:
+        self.answers: deque[np.ndarray] = deque()
 
     def start(self) -> None:
         """There is nothing to start."""

@@ -16,7 +16,7 @@ import torch
 from mbrl_control import robot
 from mbrl_control.priority import freeze_garbage, pin
 from mbrl_control.runtime.fit_check import BUDGET_SHARE
-from mbrl_control.runtime.layout import Layout
+from mbrl_control.runtime.layout import ANSWERS, Layout
 from mbrl_control.runtime.mailbox import Mailbox
 from mbrl_control.runtime.planner_core import PlannerCore
 from mbrl_control.runtime.planner_events import Event
@@ -59,7 +59,7 @@ def work(args: argparse.Namespace, tell: Callable[[Event], None]) -> None:
     pin(args.cores)
     spec = robot.load(args.robot)
     layout = Layout.of(spec)
-    requests, plans = Mailbox(args.requests, layout.request_size), Mailbox(args.plans, layout.answer_size)
+    requests, plans = Mailbox(args.requests, layout.request_size), Mailbox(args.plans, layout.answer_size, slots=ANSWERS)
     core = PlannerCore(spec, ModelStore(args.store), args.seed)
     budget = BUDGET_SHARE / spec.plan_hz if args.anytime else None
     frozen = False

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import time
+from collections import deque
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ from mbrl_control import lifeline
 from mbrl_control.planning.plan import Plan, PlanRequest
 from mbrl_control.priority import cores_for
 from mbrl_control.robot import RobotSpec
-from mbrl_control.runtime.layout import Layout
+from mbrl_control.runtime.layout import ANSWERS, Layout
 from mbrl_control.runtime.mailbox import Mailbox, shared_folder, sweep
 from mbrl_control.runtime.planner_events import EVENT, Event
 from mbrl_control.runtime.planner_watch import PlannerWatch
@@ -46,6 +47,9 @@ class ProcessLink:
         log: file for the worker's output.
         iterations_fixed: ignore the time budget (reproducible).
         cores: that the worker is bound to; by default the planner's.
+
+    Attributes:
+        answers: the last plans received, each with the request that it answers, as `Layout` has them; for a log to take.
     """
 
     def __init__(self, robot: str, spec: RobotSpec, store: Path, seed: int, log: Path | None = None, iterations_fixed: bool = True,
@@ -54,7 +58,7 @@ class ProcessLink:
         sweep()
         base = shared_folder() / f"mbrl-{os.getpid()}-{spec.name}-{time.monotonic_ns()}"
         self._requests = Mailbox(base.with_name(base.name + "-req.box"), self.layout.request_size, create=True)
-        self._plans = Mailbox(base.with_name(base.name + "-plan.box"), self.layout.answer_size, create=True)
+        self._plans = Mailbox(base.with_name(base.name + "-plan.box"), self.layout.answer_size, create=True, slots=ANSWERS)
         self._command = [sys.executable, "-m", "mbrl_control.runtime.planner_keeper", "--robot", robot, "--store", str(store), "--seed",
                          str(seed), "--requests", str(self._requests.path), "--plans", str(self._plans.path),
                          "--cores", *map(str, cores or cores_for("planner"))]
@@ -65,7 +69,7 @@ class ProcessLink:
         self._wake = self._orders = self._events = -1
         self._rest, self._buried = b"", False
         self._watch = PlannerWatch(1.0 / spec.plan_hz)
-        self.last_vector: np.ndarray | None = None
+        self.answers: deque[np.ndarray] = deque(maxlen=ANSWERS)
 
     def start(self) -> None:
         """Start the keeper, and with it the worker; it plans once the store holds a model. Takes some milliseconds.
@@ -171,7 +175,7 @@ class ProcessLink:
             os.write(self._wake, b"!")
 
     def receive(self, now: float) -> Plan | None:
-        """See `Link.receive`; the raw vector stays in `last_vector` for the log."""
+        """See `Link.receive`; the raw vector is added to `answers`."""
         vector = self._plans.read()
         if vector is None:
             return None
@@ -179,7 +183,7 @@ class ProcessLink:
             plan = self.layout.unpack_plan(vector[: self.layout.plan_size])[0]
         except (ValueError, LookupError, OverflowError):  # numbers that are no plan: as if it had not come
             return None
-        self.last_vector = vector
+        self.answers.append(vector)
         self._watch.answered()
         return plan
 

@@ -30,7 +30,7 @@ def plan_of(spec, actions, start, seq=0, latency_s=0.01, dt=None, **other):
 
 
 class FakeLink:
-    """A planner that answers with what `answer(request)` gives, `latency_s` after the request, never more than one at a time."""
+    """A planner that answers with what `answer(request)` gives, `latency_s` after the request, in order."""
 
     def __init__(self, answer=None, latency_s=0.01):
         self.answer, self.latency_s = answer, latency_s
@@ -45,6 +45,6 @@ class FakeLink:
 
     def receive(self, now):
         self.now = now
-        ready = [plan for at, plan in self.queue if at <= now + 1e-12]
-        self.queue = [(at, plan) for at, plan in self.queue if at > now + 1e-12]
-        return ready[-1] if ready else None
+        if self.queue and self.queue[0][0] <= now + 1e-12:
+            return self.queue.pop(0)[1]
+        return None

@@ -267,6 +267,16 @@ def test_plans_that_wait_for_their_start_are_not_pushed_out_by_newer_ones():
     assert seqs[-1] >= 47
 
 
+def test_of_two_plans_that_come_between_two_ticks_each_is_followed_from_its_start():
+    link = FakeLink()
+    controller = ready(link)
+    plans = [plan_of(controller.spec, np.full((25, 1), value), start, n) for n, (value, start) in enumerate(((0.2, 0.04), (0.8, 0.1)))]
+    link.queue = [(0.021, plans[0]), (0.031, plans[1])]
+    decisions = drive(controller, 8)
+    assert [d.plan_seq for d in decisions] == [-1, -1, 0, 0, 0, 1, 1, 1]
+    assert [float(d.command[0]) for d in decisions[2:]] == [0.2] * 3 + [0.8] * 3
+
+
 def test_one_very_slow_plan_does_not_put_the_next_ones_off_for_ever():
     link = FakeLink()
     controller = ready(link)

@@ -39,6 +39,14 @@ def hammer(path):
     return process
 
 
+def firsts(box):
+    """The first number of each vector that waits."""
+    out = []
+    while (vector := box.read()) is not None:
+        out.append(vector[0])
+    return out
+
+
 def test_the_newest_content_is_read_once(pair):
     writer, reader = pair
     assert reader.read() is None
@@ -48,6 +56,28 @@ def test_the_newest_content_is_read_once(pair):
     assert reader.read() is None
     writer.write(np.full(SIZE, np.nan))
     assert np.isnan(reader.read()).all()
+
+
+def test_with_slots_vectors_come_once_each_and_in_order_and_the_oldest_give_way(tmp_path):
+    path = tmp_path / "a.box"
+    reader, writer = Mailbox(path, SIZE, create=True, slots=4), Mailbox(path, SIZE, slots=4)
+    for first, last, seen in ((0, 3, [0, 1, 2]), (3, 4, [3]), (4, 10, [6, 7, 8, 9]), (10, 10, [])):
+        for k in range(first, last):
+            writer.write(np.full(SIZE, float(k)))
+        assert firsts(reader) == seen
+
+
+def test_a_writer_killed_in_the_middle_of_a_slot_costs_its_vector_alone(tmp_path):
+    path = tmp_path / "a.box"
+    reader, writer = Mailbox(path, SIZE, create=True, slots=4), Mailbox(path, SIZE, slots=4)
+    for k in range(3):
+        writer.write(np.full(SIZE, float(k)))
+    writer._counters[0] = 7  # the fourth vector, begun
+    writer._values[0, :100] = 3.0
+    writer._values[2, 5] = -1.0  # and the second is spoilt
+    successor = Mailbox(path, SIZE, slots=4)
+    successor.write(np.full(SIZE, 4.0))
+    assert firsts(reader) == [2.0, 4.0]  # the first has given way to the fifth
 
 
 def test_what_was_read_does_not_change_afterwards(pair):
@@ -63,8 +93,8 @@ def test_a_writer_killed_in_the_middle_leaves_nothing_half_and_the_next_one_carr
     writer, reader = pair
     writer.write(np.ones(SIZE))
     reader.read()
-    writer._head[0] += 1  # what `write` does, up to a point
-    writer._values[:done] = 2.0
+    writer._counters[0] += 1  # what `write` does, up to a point
+    writer._values[0, :done] = 2.0
     assert reader.read() is None
     successor = Mailbox(writer.path, SIZE)
     successor.write(np.full(SIZE, 3.0))
@@ -74,7 +104,7 @@ def test_a_writer_killed_in_the_middle_leaves_nothing_half_and_the_next_one_carr
 def test_content_that_is_not_what_was_written_is_not_given_out(pair):
     writer, reader = pair
     writer.write(np.arange(SIZE))
-    writer._values[100] = -1.0
+    writer._values[0, 100] = -1.0
     assert reader.read() is None
     writer.write(np.arange(SIZE))
     assert reader.read() is not None

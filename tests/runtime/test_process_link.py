@@ -109,11 +109,11 @@ def test_it_plans_as_the_same_planner_in_this_process_does(world, link):
     while time.monotonic() - quiet < 0.5:
         if link.receive(0.0) is not None:
             quiet = time.monotonic()
-    first = link.layout.unpack_plan(link.last_vector)[0]
+    first = link.layout.unpack_plan(link.answers[-1])[0]
     link.send(request_of(spec, first.seq + 1))
     until(lambda: link.receive(0.0) is not None)
-    plan, before = link.layout.unpack_plan(link.last_vector)
-    asked = link.layout.unpack_request(link.last_vector[link.layout.plan_size:])
+    plan, before = link.layout.unpack_plan(link.answers[-1])
+    asked = link.layout.unpack_request(link.answers[-1][link.layout.plan_size:])
     assert (asked.seq, plan.seq, before) == (first.seq + 1, first.seq + 1, first.seq)
     torch.set_flush_denormal(True)
     core = PlannerCore(spec, store, seed=3)

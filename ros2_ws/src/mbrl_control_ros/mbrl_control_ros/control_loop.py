@@ -96,7 +96,6 @@ class Loop:
         self._writer = CommandWriter(self.spec, lambda kind: message_class(kind)())
         states = {topic: message_class(kind) for topic, kind in self._inputs.topics().items()}
         self._command_names = list(self.spec.command_names)
-        self._sent_plan: Any = None
         self.figures = Figures(self.spec, node.get_name())
         logs = settings.run_dir / "logs"
         logs.mkdir(parents=True, exist_ok=True)
@@ -141,7 +140,8 @@ class Loop:
 
     def begin(self) -> None:
         """Forget what is from before: a plan made then, states and commands; deadlines count from now."""
-        self.link.receive(time.monotonic())
+        while self.link.receive(time.monotonic()) is not None:
+            pass
         self.core.begin()
         self._operator.begin()
         self.cadence = Cadence(self.spec.tick_s)
@@ -208,9 +208,8 @@ class Loop:
         message.header.stamp = stamp
         self._decisions.publish(message)
         self.link.look()
-        if self.link.last_vector is not self._sent_plan:
-            self._sent_plan = self.link.last_vector
-            self._plans.publish(Float64MultiArray(data=self._sent_plan.tolist()))
+        while self.link.answers:
+            self._plans.publish(Float64MultiArray(data=self.link.answers.popleft().tolist()))
         self.figures.tick(decision, lateness_s, self.cadence.missed - missed_before)
         if decision.mode != before and max(decision.mode, before) >= Mode.DEGRADED:
             self._tell(self.figures.change(decision, stamp))
