@@ -19,6 +19,7 @@ from mbrl_control import robot
 from mbrl_control.planning.plan import Plan, PlanRequest, Verdict
 from mbrl_control.priority import cores_for, freeze_garbage, pin, real_time
 from mbrl_control.robot import RobotSpec
+from mbrl_control.runtime import second_core
 from mbrl_control.runtime.cadence import Cadence
 from mbrl_control.runtime.controller import Controller, Link
 from mbrl_control.runtime.faults import Mode
@@ -112,6 +113,7 @@ class Ticks:
         self.began = 0.0
         self._work_s = array("d")
         self.worst_s = 0.0
+        self.moved = 0
         plant.reset(np.random.default_rng([seed, 0x9147]))
 
     def begin(self) -> None:
@@ -146,7 +148,7 @@ class Ticks:
         return {
             "cadence": {"rate_hz": self.spec.rate_hz, "ticks": cadence.ticks, "missed": cadence.missed,
                         "missed_at_s": [(at - self.began, count) for at, count in self.misses[:MOST_MISSES]],
-                        "missed_at": cadence.missed_at,
+                        "missed_at": cadence.missed_at, "moved": self.moved,
                         "lateness_us": cadence.lateness_us(),
                         "work_us": {"p50": float(np.median(work)), "p99": float(np.percentile(work, 99)), "max": float(work.max())}},
             "misses": self.misses, "plans": [list(note) for note in self.link.notes()], "reused": self.core.reused,
@@ -164,10 +166,11 @@ def await_planner(link: ProcessLink, spec: RobotSpec, stop: list[int]) -> None:
         time.sleep(0.05)
 
 
-def run(ticks: Ticks, link: ProcessLink, box: Mailbox, count: int, stop: list[int]) -> None:
-    """Tick until `count` periods are over, a signal came, or the process that started this one is gone."""
+def run(ticks: Ticks, link: ProcessLink, box: Mailbox, count: int, stop: list[int], others: list[int]) -> None:
+    """Tick until `count` periods are over, a signal came, or the process that started this one is gone; see `SecondCore` for `others`."""
     owner, look_at = os.getppid(), time.monotonic()
     ticks.begin()
+    second = second_core.beside(ticks.cadence, others, PRIORITY + 1)
     while not stop and ticks.cadence.ticks + ticks.cadence.missed < count:
         ticks.tick()
         if time.monotonic() >= look_at:
@@ -178,6 +181,9 @@ def run(ticks: Ticks, link: ProcessLink, box: Mailbox, count: int, stop: list[in
             if os.getppid() != owner:
                 break
     box.write(ticks.progress())
+    if second is not None:
+        ticks.moved = second.moved
+        second.close()
 
 
 def _arguments() -> argparse.Namespace:
@@ -207,8 +213,9 @@ def main() -> None:
         ticks = Ticks(spec, bench_plant.make(spec, args.base), link, args.seed)
         await_planner(link, spec, stop)
         freeze_garbage()
-        refused = [pin(cores_for("tick")) if args.pin else None, *real_time(PRIORITY)]
-        run(ticks, link, Mailbox(args.box, len(PROGRESS)), round(args.seconds * spec.rate_hz), stop)
+        own = cores_for("tick") if args.pin else every
+        refused = [pin(own), *real_time(PRIORITY)]
+        run(ticks, link, Mailbox(args.box, len(PROGRESS)), round(args.seconds * spec.rate_hz), stop, [c for c in every if c not in own])
     finally:
         link.stop()
     result = {**ticks.result(), "planner_restarts": link.restarts, "refused": [r for r in refused if r]}

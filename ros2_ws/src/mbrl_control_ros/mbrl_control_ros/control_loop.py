@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from std_msgs.msg import Bool, Empty, Float64MultiArray
 from mbrl_control import robot
 from mbrl_control.messages import DECISION_TOPIC, STAMPED_COMMAND_TOPIC, CommandWriter
 from mbrl_control.robot import RobotSpec
+from mbrl_control.runtime import second_core
 from mbrl_control.runtime.cadence import Cadence
 from mbrl_control.runtime.clock_check import ClockWatch
 from mbrl_control.runtime.controller import Controller, Decision
@@ -105,6 +106,7 @@ class Loop:
         self._subscriptions: list[Subscription[Any]] = []
         self._publishers: list[Publisher[Any]] = []
         self.cadence = Cadence(self.spec.tick_s)
+        self._second: second_core.SecondCore | None = None
         own = Path(settings.robot)
         try:
             self.core = Controller(self.spec, self.link, settings.seed, base=own.parent if own.is_file() else None, player=player)
@@ -138,30 +140,41 @@ class Loop:
         self._publishers.append(self.node.create_publisher(kind, topic, profile))
         return self._publishers[-1]
 
-    def begin(self) -> None:
-        """Forget what is from before: a plan made then, states and commands; deadlines count from now."""
+    def begin(self, others: Sequence[int] = (), priority: int = 0) -> None:
+        """Forget what is from before: a plan made then, states and commands; deadlines count from now.
+
+        Args:
+            others: cores for ticks that the caller's do not make in time.
+            priority: SCHED_FIFO priority of what looks after that.
+        """
         while self.link.receive(time.monotonic()) is not None:
             pass
         self.core.begin()
         self._operator.begin()
         self.cadence = Cadence(self.spec.tick_s)
+        self._second = second_core.beside(self.cadence, others, priority)
         self.active, self._has_sent = True, False
 
     def rest(self) -> None:
         """Bring the robot to rest and stop sending; what was measured is saved. A robot that nothing was sent to is left alone."""
         self.active = False
+        if self._second is not None:
+            self._second.stop()  # deadlines end here, which is no fault of a core
         if self._has_sent:
             self._wind_down()
         try:
             self.save_figures()
         except OSError as error:  # a full disk must not keep the rest from being closed
             self.node.get_logger().error(f"the figures of this run are not saved: {error}")
+        if self._second is not None:
+            self._second.close()
+            self._second = None
 
     def save_figures(self) -> None:
         """Leave the figures since activation in `controller.json` of the run's folder."""
         late, cadence = self.cadence.lateness_us(), self.cadence
         figures = {"rate_hz": self.spec.rate_hz, "ticks": cadence.ticks, "missed": cadence.missed, "missed_at": cadence.missed_at,
-                   "lateness_us": late}
+                   "lateness_us": late, "moved": self._second.moved if self._second is not None else 0}
         partial = self._settings.run_dir / "controller.json.partial"
         more = {"planner_restarts": self.link.restarts, "plans_reused": self.core.reused}
         partial.write_text(json.dumps({"cadence": figures, **more}) + "\n", "utf-8")

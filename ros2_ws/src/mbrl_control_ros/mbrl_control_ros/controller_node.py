@@ -95,10 +95,12 @@ class ControllerNode(LifecycleNode):
             self.get_logger().error(f"cannot activate: {wrong}")
             return TransitionCallbackReturn.FAILURE
         freeze_garbage()  # before the priority is raised: it takes long enough to disturb another robot's tick
-        refused = [pin(cores_for("tick")), *(real_time(self._priority) if self._priority else [])]
+        own = cores_for("tick")
+        refused = [pin(own), *(real_time(self._priority) if self._priority else [])]
         for sentence in filter(None, refused):
             self.get_logger().warning(sentence)
-        self.loop.begin()  # last: the steps before take tens of milliseconds
+        others = [core for core in self._cores if core not in own] if self._priority else []
+        self.loop.begin(others, self._priority + 1)  # last: the steps before take tens of milliseconds
         return super().on_activate(state)
 
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:

@@ -1,0 +1,116 @@
+"""A tick whose core stands still is made on another one."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+
+from mbrl_control.runtime.cadence import Cadence
+from mbrl_control.runtime.second_core import SHARE, beside
+
+CORES = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else [0]
+two_cores = pytest.mark.skipif(len(CORES) < 2, reason="one core")
+BURSTS, BURST_S, EVERY_S = 3, 0.055, 1.3
+
+HOG = """
+import os, sys, time
+os.sched_setaffinity(0, {int(sys.argv[1])})
+os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(80))
+for _ in range(int(sys.argv[2])):
+    time.sleep(float(sys.argv[4]) - float(sys.argv[3]))
+    end = time.monotonic() + float(sys.argv[3])
+    while time.monotonic() < end:
+        pass
+"""
+
+TICK = """
+import json, os, subprocess, sys
+from mbrl_control.priority import pin
+from mbrl_control.runtime.cadence import Cadence
+from mbrl_control.runtime.second_core import beside
+own, other, helped, hog = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3] == "helped", sys.argv[4:]
+pin([own])
+os.sched_setscheduler(0, os.SCHED_FIFO | os.SCHED_RESET_ON_FORK, os.sched_param(40))
+busy = subprocess.Popen([sys.executable, "-c", *hog])
+cadence = Cadence(0.02)
+second = beside(cadence, [other] if helped else [], 41)
+while busy.poll() is None:
+    cadence.wait()
+if second is not None:
+    second.close()
+print(json.dumps([cadence.missed, second.moved if second is not None else 0, sorted(os.sched_getaffinity(0))]))
+"""
+
+
+@pytest.fixture
+def pinned():
+    """The calling thread on the first core, and again on all after the test."""
+    os.sched_setaffinity(0, CORES[:1])
+    yield CORES[:1]
+    os.sched_setaffinity(0, CORES)
+
+
+def until(condition, seconds=5.0):
+    end = time.monotonic() + seconds
+    while not condition() and time.monotonic() < end:
+        time.sleep(0.002)
+    assert condition()
+
+
+@two_cores
+def test_a_deadline_that_is_not_kept_moves_the_thread_and_a_second_of_kept_ones_brings_it_back(pinned):
+    cadence = Cadence(0.02)
+    second = beside(cadence, CORES[1:], 1)
+    begin = time.monotonic()
+    until(lambda: os.sched_getaffinity(0) == set(CORES[1:]))
+    assert time.monotonic() - begin >= (1 + SHARE) * 0.02 - 1e-3
+    time.sleep(0.1)
+    assert second.moved == 1  # once for each deadline
+    back = time.monotonic()
+    while os.sched_getaffinity(0) != set(pinned) and time.monotonic() < back + 10:
+        cadence.wait()
+    assert 0.8 <= time.monotonic() - back < 10
+    second.close()
+    assert "second core" not in [thread.name for thread in threading.enumerate()]
+
+
+@two_cores
+def test_closing_brings_the_thread_back_at_once(pinned):
+    cadence = Cadence(0.02)
+    second = beside(cadence, CORES[1:], 1)
+    until(lambda: second.moved)
+    second.close()
+    assert os.sched_getaffinity(0) == set(pinned)
+
+
+def test_without_another_core_there_is_nothing():
+    assert beside(Cadence(0.02), [], 1) is None
+
+
+def bursts(helped):
+    """Missed ticks, ticks moved and cores at the end, of a tick whose core is held now and then by something more urgent."""
+    own, other = map(str, CORES[:2])
+    command = [sys.executable, "-c", TICK, own, other, "helped" if helped else "alone", HOG, own, str(BURSTS), str(BURST_S), str(EVERY_S)]
+    return json.loads(subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout)
+
+
+@two_cores
+def test_a_core_that_something_more_urgent_holds_costs_no_tick():
+    """Each burst lasts for more than two periods, so alone each misses one at least; the other core is as busy as it may be."""
+    try:
+        os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(1))
+    except OSError:
+        pytest.skip("no real-time priorities here")
+    os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
+    missed, moved, _ = bursts(helped=False)
+    assert (missed >= BURSTS, moved) == (True, 0)
+    missed, moved, cores = bursts(helped=True)
+    assert moved >= BURSTS - 1
+    assert missed < BURSTS - 1  # a machine may stand still as a whole
+    assert cores == CORES[:1]
