@@ -12,11 +12,11 @@ import time
 import pytest
 
 from mbrl_control.runtime.cadence import Cadence
-from mbrl_control.runtime.second_core import SHARE, beside
+from mbrl_control.runtime.second_core import AWAY_S, SHARE, beside
 
 CORES = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else [0]
 two_cores = pytest.mark.skipif(len(CORES) < 2, reason="one core")
-BURSTS, BURST_S, EVERY_S = 3, 0.055, 1.3
+BURSTS, BURST_S, EVERY_S, NOISE = 4, 0.055, 1.3, 2
 
 HOG = """
 import os, sys, time
@@ -30,7 +30,7 @@ for _ in range(int(sys.argv[2])):
 """
 
 TICK = """
-import json, os, subprocess, sys
+import json, os, subprocess, sys, time
 from mbrl_control.priority import pin
 from mbrl_control.runtime.cadence import Cadence
 from mbrl_control.runtime.second_core import beside
@@ -40,11 +40,13 @@ os.sched_setscheduler(0, os.SCHED_FIFO | os.SCHED_RESET_ON_FORK, os.sched_param(
 busy = subprocess.Popen([sys.executable, "-c", *hog])
 cadence = Cadence(0.02)
 second = beside(cadence, [other] if helped else [], 41)
+late = []
 while busy.poll() is None:
-    cadence.wait()
+    deadline = cadence.wait()
+    late.append(time.monotonic() - deadline)
 if second is not None:
     second.close()
-print(json.dumps([cadence.missed, second.moved if second is not None else 0, sorted(os.sched_getaffinity(0))]))
+print(json.dumps([sorted(late), second.moved if second is not None else 0, sorted(os.sched_getaffinity(0))]))
 """
 
 
@@ -65,17 +67,17 @@ def until(condition, seconds=5.0):
 
 @two_cores
 def test_a_deadline_that_is_not_kept_moves_the_thread_and_a_second_of_kept_ones_brings_it_back(pinned):
-    cadence = Cadence(0.02)
-    second = beside(cadence, CORES[1:], 1)
     begin = time.monotonic()
+    cadence = Cadence(0.2)  # so that a busy machine keeps them
+    second = beside(cadence, CORES[1:], 1)
     until(lambda: os.sched_getaffinity(0) == set(CORES[1:]))
-    assert time.monotonic() - begin >= (1 + SHARE) * 0.02 - 1e-3
+    moved = time.monotonic()
+    assert moved - begin >= (1 + SHARE) * 0.2
     time.sleep(0.1)
     assert second.moved == 1  # once for each deadline
-    back = time.monotonic()
-    while os.sched_getaffinity(0) != set(pinned) and time.monotonic() < back + 10:
+    while os.sched_getaffinity(0) != set(pinned) and time.monotonic() < moved + 20:
         cadence.wait()
-    assert 0.8 <= time.monotonic() - back < 10
+    assert begin + (1 + SHARE) * 0.2 + AWAY_S <= time.monotonic() < moved + 20
     second.close()
     assert "second core" not in [thread.name for thread in threading.enumerate()]
 
@@ -94,7 +96,7 @@ def test_without_another_core_there_is_nothing():
 
 
 def bursts(helped):
-    """Missed ticks, ticks moved and cores at the end, of a tick whose core is held now and then by something more urgent."""
+    """Latenesses from the least, ticks moved and cores at the end, of a tick whose core is held now and then by something more urgent."""
     own, other = map(str, CORES[:2])
     command = [sys.executable, "-c", TICK, own, other, "helped" if helped else "alone", HOG, own, str(BURSTS), str(BURST_S), str(EVERY_S)]
     return json.loads(subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout)
@@ -102,15 +104,16 @@ def bursts(helped):
 
 @two_cores
 def test_a_core_that_something_more_urgent_holds_costs_no_tick():
-    """Each burst lasts for more than two periods, so alone each misses one at least; the other core is as busy as it may be."""
+    """A burst holds a tick up for two of its periods or more. The machine may stand still as a whole besides, now and then."""
     try:
         os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(1))
     except OSError:
         pytest.skip("no real-time priorities here")
     os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
-    missed, moved, _ = bursts(helped=False)
-    assert (missed >= BURSTS, moved) == (True, 0)
-    missed, moved, cores = bursts(helped=True)
-    assert moved >= BURSTS - 1
-    assert missed < BURSTS - 1  # a machine may stand still as a whole
+    late, moved, _ = bursts(helped=False)
+    assert late[-BURSTS] > BURST_S - 0.02 - 1e-3
+    assert moved == 0
+    late, moved, cores = bursts(helped=True)
+    assert late[-1 - NOISE] < 0.02
+    assert moved >= BURSTS - NOISE
     assert cores == CORES[:1]
