@@ -44,14 +44,14 @@ class SecondCore:
         self._own = sorted(os.sched_getaffinity(0))
         self._waiting, self._number = threading.get_ident(), threading.get_native_id()
         self._ended = False
-        self._before = signal.signal(signal.SIGURG, lambda *_: None)
-        signal.siginterrupt(signal.SIGURG, False)
         size = threading.stack_size(STACK_BYTES)
         try:
             self._thread = threading.Thread(target=self._watch, name="second core", daemon=True)
             self._thread.start()
         finally:
             threading.stack_size(size)
+        self._before = signal.signal(signal.SIGURG, lambda *_: None)
+        signal.siginterrupt(signal.SIGURG, False)
 
     def stop(self) -> None:
         """Move nothing any more; takes no time."""
@@ -90,7 +90,9 @@ class SecondCore:
 
 
 def beside(cadence: Cadence, others: Sequence[int], priority: int) -> SecondCore | None:
-    """A `SecondCore` for the calling thread; None without other cores, where threads cannot be bound, and outside of the main thread,
-    which alone may ask for signals."""
-    possible = others and hasattr(os, "sched_setaffinity") and threading.current_thread() is threading.main_thread()
-    return SecondCore(cadence, others, priority) if possible else None
+    """A `SecondCore` for the calling thread; None without other cores, where threads cannot be bound, where no thread is left to be had,
+    and outside of the main thread, which alone may ask for signals."""
+    if others and hasattr(os, "sched_setaffinity") and threading.current_thread() is threading.main_thread():
+        with contextlib.suppress(RuntimeError):
+            return SecondCore(cadence, others, priority)
+    return None

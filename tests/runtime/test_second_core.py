@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -93,6 +94,16 @@ def test_closing_brings_the_thread_back_at_once(pinned):
 
 def test_without_another_core_there_is_nothing():
     assert beside(Cadence(0.02), [], 1) is None
+
+
+def test_where_no_thread_is_left_it_goes_on_without(monkeypatch):
+    def start(thread):
+        raise RuntimeError("can't start new thread")
+
+    before = signal.getsignal(signal.SIGURG), threading.stack_size()
+    monkeypatch.setattr(threading.Thread, "start", start)
+    assert beside(Cadence(0.02), CORES, 1) is None
+    assert (signal.getsignal(signal.SIGURG), threading.stack_size()) == before
 
 
 def bursts(helped):
