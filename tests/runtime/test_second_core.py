@@ -17,7 +17,9 @@ from mbrl_control.runtime.second_core import AWAY_S, SHARE, beside
 
 CORES = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else [0]
 two_cores = pytest.mark.skipif(len(CORES) < 2, reason="one core")
-BURSTS, BURST_S, EVERY_S, NOISE = 4, 0.055, 1.3, 2
+BURSTS, BURST_S, EVERY_S = 3, 0.3, 1.7
+HALF_S = BURST_S / 2
+"""Longer than a busy machine stands still by itself, shorter than a burst."""
 
 HOG = """
 import os, sys, time
@@ -115,16 +117,16 @@ def bursts(helped):
 
 @two_cores
 def test_a_core_that_something_more_urgent_holds_costs_no_tick():
-    """A burst holds a tick up for two of its periods or more. The machine may stand still as a whole besides, now and then."""
+    """Alone a tick comes when the burst is over, helped each comes while it lasts."""
     try:
         os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(1))
     except OSError:
         pytest.skip("no real-time priorities here")
     os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
     late, moved, _ = bursts(helped=False)
-    assert late[-BURSTS] > BURST_S - 0.02 - 1e-3
+    assert late[-BURSTS] > BURST_S - 0.02 - 1e-3 > late[-BURSTS - 1]
     assert moved == 0
     late, moved, cores = bursts(helped=True)
-    assert late[-1 - NOISE] < 0.02
-    assert moved >= BURSTS - NOISE
+    assert late[-1] < HALF_S
+    assert moved >= BURSTS
     assert cores == CORES[:1]
