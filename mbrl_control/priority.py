@@ -36,12 +36,19 @@ def real_time(priority: int = 40) -> list[str]:
         libc = ctypes.CDLL(None, use_errno=True)
         if libc.mlockall(3) != 0:
             notes.append(f"memory is not locked ({os.strerror(ctypes.get_errno())}): allow it with 'memlock' in limits.conf")
+    if sentence := urgent(priority):
+        notes.append(sentence)
+    return notes
+
+
+def urgent(priority: int) -> str | None:
+    """SCHED_FIFO for this thread; a sentence when it is not permitted."""
     try:
         # Reset on fork: a planner worker that inherited the priority would compete with the tick.
         os.sched_setscheduler(0, os.SCHED_FIFO | os.SCHED_RESET_ON_FORK, os.sched_param(priority))
     except (OSError, AttributeError) as error:
-        notes.append(f"no real-time priority ({error}); lateness may grow under load: allow it with 'rtprio' in limits.conf")
-    return notes
+        return f"no real-time priority ({error}); lateness may grow under load: allow it with 'rtprio' in limits.conf"
+    return None
 
 
 def cores_for(role: str) -> list[int]:

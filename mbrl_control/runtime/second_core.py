@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Sequence
 
-from mbrl_control.priority import pin
+from mbrl_control.priority import pin, urgent
 from mbrl_control.runtime.cadence import Cadence
 
 SHARE = 0.25
@@ -66,8 +66,7 @@ class SecondCore:
 
     def _watch(self) -> None:
         pin(self._others)
-        with contextlib.suppress(OSError):
-            os.sched_setscheduler(0, os.SCHED_FIFO | os.SCHED_RESET_ON_FORK, os.sched_param(self._priority))
+        urgent(self._priority)
         moved_for, back_at = math.nan, math.inf
         while True:
             due = self._cadence.next
