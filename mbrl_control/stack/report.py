@@ -24,12 +24,14 @@ from mbrl_control.stack.success import solved_at
 
 
 def cpu_name() -> str:
-    """The processor's name, as the system tells it."""
+    """The processor's name, as the system tells it, with family and model: virtual machines call processors of unlike speed by one name."""
     try:
         lines = Path("/proc/cpuinfo").read_text("utf-8").splitlines()
     except OSError:
         return platform.processor() or platform.machine()
-    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())
+    told = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
+    name = told.get("model name", platform.machine())
+    return f"{name} (family {told['cpu family']}, model {told['model']})" if {"cpu family", "model"} <= told.keys() else name
 
 
 def gpu_name() -> str | None:
