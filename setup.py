@@ -14,7 +14,7 @@ setup(
     license="Apache-2.0",
     packages=[*find_packages(include=["mbrl_control", "mbrl_control.*"]), *find_packages("sim"), *find_packages("calibration")],
     package_dir={"mbrl_control": "mbrl_control", "mbrl_sim": "sim/mbrl_sim", "mbrl_calibration": "calibration/mbrl_calibration"},
-    package_data={"mbrl_control": ["robots/*.yaml", "models/*.cpp", "stack/*.xml"], "mbrl_sim": ["assets/*.xml"],
+    package_data={"mbrl_control": ["robots/*.yaml", "models/kernel/*", "planning/*.cpp", "stack/*.xml"], "mbrl_sim": ["assets/*.xml"],
                   "mbrl_calibration": ["*.j2"]},
     data_files=[
         ("share/ament_index/resource_index/packages", ["resource/" + package_name]),

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
+import platform
 import shutil
 import subprocess
 import sys
@@ -12,8 +14,9 @@ import numpy as np
 import pytest
 import torch
 
-from mbrl_control import robot, strict_yaml
+from mbrl_control import native_code, robot, strict_yaml
 from mbrl_control.costs import base as costs
+from mbrl_control.costs.base import Squares
 from mbrl_control.data.sequences import Sequences
 from mbrl_control.models import ensemble, native, slopes
 from mbrl_control.planning import base as planning
@@ -37,8 +40,16 @@ cost: {kind: quadratic, options: {weight: {q: 1.0, w: 0.1}}}
 model: {members: 3, hidden: HIDDEN}
 planner: {horizon: 12, candidates: 64, iterations: 3}
 """
+SQUARES = Squares(np.linspace(-1, 1, 7).astype(np.float32), np.linspace(0.1, 2, 7).astype(np.float32), 2.5)
+FEATURES = {"x86-64-v3": {"avx2", "fma", "bmi2"}, "x86-64-v4": {"avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl"}}
 needs_native = pytest.mark.skipif(native.kernel() is None, reason="no compiler, or native code is switched off")
 needs_bf16 = pytest.mark.skipif(native.kernel() is None or not native.kernel().mbrl_has_bf16(), reason="no bfloat16 products here")
+
+
+def forget():
+    """Look for the compiled code anew."""
+    native_code.library.cache_clear()
+    native.kernel.cache_clear()
 
 
 def model_of(hidden=(24, 24), **options) -> ensemble.Ensemble:
@@ -55,6 +66,13 @@ def case(rows, horizon=9, seed=0):
     rng = np.random.default_rng(seed)
     start = torch.tensor(rng.normal(size=5) * [1, 3, 3, 1, 5], dtype=torch.float32)
     return start, torch.tensor(rng.uniform(-1, 1, (rows, horizon, 2)), dtype=torch.float32)
+
+
+def priced(paths, actions):
+    """[E] what paths [E, H + 1, 5] under commands [H, 2] cost by SQUARES."""
+    target, weight = torch.tensor(SQUARES.target), torch.tensor(SQUARES.weight)
+    states = (paths[:, 1:] - target[:5]).square() @ weight[:5]
+    return states.sum(-1) + ((actions - target[5:]).square() @ weight[5:]).sum() + SQUARES.end * states[:, -1]
 
 
 def by_steps(model, start, actions, propagation):
@@ -85,15 +103,105 @@ def test_float32_is_the_definition(hidden, options, propagation):
 
 
 @needs_native
-@pytest.mark.parametrize("rows", [1, 7, 8, 9, 40, 131])
-def test_every_number_of_rows_and_rows_do_not_know_of_each_other(rows):
+@pytest.mark.parametrize("rows", [1, 7, 8, 9, 16, 24, 25, 40, 64, 72, 131])
+def test_every_number_of_rows(rows):
     model = model_of()
     start, actions = case(rows)
     with torch.inference_mode():
         made = model.rollout(start, actions, "tsinf")
         torch.testing.assert_close(made, by_steps(model, start, actions, "tsinf"), rtol=1e-4, atol=1e-4)
-        alone = model.rollout(start, actions[-1:], "tsinf")
-    assert torch.equal(made[:, -1:], alone)
+
+
+@needs_native
+@pytest.mark.parametrize("own", [False, True], ids=["one start", "a start for each row"])
+@pytest.mark.parametrize("propagation", ["mean", "tsinf"])
+@pytest.mark.parametrize("dtype", [torch.float32, pytest.param(torch.bfloat16, marks=needs_bf16)])
+def test_rows_do_not_know_of_each_other(dtype, propagation, own):
+    """Few rows go another way through the processor than many: every row's bits are the same in blocks of any size."""
+    model = model_of((40, 24), friction=0.5)
+    model.prepare(dtype)
+    start, actions = case(131)
+    start = start + torch.linspace(-1, 1, 131)[:, None] if own else start
+    squares = costs.build(model.spec).squares or SQUARES
+    with torch.inference_mode():
+        together, dear = model.rollout(start, actions, propagation), model.price(start, actions, propagation, squares)
+        for first, count in ((0, 1), (3, 8), (5, 15), (20, 16), (7, 33), (60, 64), (130, 1)):
+            some = slice(first, first + count)
+            here = start[some] if own else start
+            assert torch.equal(model.rollout(here, actions[some], propagation), together[:, some])
+            assert torch.equal(model.price(here, actions[some], propagation, squares), dear[:, some])
+
+
+@needs_native
+@pytest.mark.parametrize("propagation", ["mean", "tsinf"])
+@pytest.mark.parametrize("dtype", [torch.float32, pytest.param(torch.bfloat16, marks=needs_bf16)])
+@pytest.mark.parametrize("rows", [1, 12, 131])
+def test_prices_are_those_of_the_paths(rows, dtype, propagation):
+    model = model_of()
+    model.prepare(dtype)
+    start, actions = case(rows)
+    with torch.inference_mode():
+        path = model.rollout(start, actions, propagation)
+        made = model.price(start, actions, propagation, SQUARES)
+    wanted = torch.stack([priced(path[:, n], actions[n]) for n in range(rows)], 1)
+    assert made.shape == wanted.shape
+    torch.testing.assert_close(made, wanted, rtol=1e-5, atol=1e-5)
+
+
+@needs_native
+def test_a_robot_whose_cost_is_squares_is_priced_on_the_way_and_others_by_their_paths():
+    """With a wrapping angle in the cost, members' disagreement or a range to keep, a plan takes the paths; the candidates cost the same."""
+    plain = YAML.replace("weight: {q: 1.0, w: 0.1}", "target: {x: 1.0}, weight: {x: 1.0, w: 0.1}, effort: {u: 0.2}, terminal: 3.0")
+    disagreeing = plain.replace("planner: {", "planner: {disagreement: 0.1, ")
+    ranged = plain.replace("unit: m}", "unit: m, range: [-0.5, 0.5]}")
+    for text, priced in ((plain, True), (YAML, False), (disagreeing, False), (ranged, False)):
+        spec = robot.validate(strict_yaml.parse(text.replace("HIDDEN", "[24, 24]"), "arm.yaml"))
+        model, cost = model_of(), costs.build(spec)
+        planner = planning.build(spec, model, cost, 0)
+        asked, price = [], model.price
+        model.price = lambda *given, asked=asked, price=price: asked.append(1) or price(*given)
+        start, _ = case(1)
+        with torch.inference_mode():
+            problem, _ = planner.prepare(PlanRequest(0, start.numpy().astype(np.float64), 0.0, 0.02, np.zeros(0), np.zeros((0, 2))), None)
+            candidates = torch.rand(50, 12, 2, generator=torch.Generator().manual_seed(0)) * 2 - 1
+            made = planner.score(candidates, problem)
+            assert bool(asked) == priced
+            model.price = lambda *_: None
+            torch.testing.assert_close(made, planner.score(candidates, problem), rtol=1e-4, atol=1e-5)
+
+
+@needs_native
+def test_a_price_without_native_code_takes_the_paths():
+    model, large, (start, actions) = model_of(), model_of((1040,)), case(4)
+    assert model.price(start, actions, "tsinf", SQUARES) is None, "gradients are on"
+    with torch.inference_mode():
+        assert model.price(start, actions, "ts1", SQUARES) is None
+        assert large.price(start, actions, "tsinf", SQUARES) is None
+
+
+@needs_native
+@pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="instruction sets of another processor")
+@pytest.mark.parametrize("level", ["x86-64-v3", "x86-64-v4"])
+def test_processors_with_fewer_instructions_get_the_same_numbers(level, monkeypatch, tmp_path):
+    """AVX2 alone, and AVX-512 without bfloat16: the code has a part of its own for either."""
+    if not FEATURES[level] <= set(native_code._processor().split()):
+        pytest.skip(f"this processor cannot run {level}")
+    model, (start, actions) = model_of(friction=0.5), case(43)
+    with torch.inference_mode():
+        wanted = model.rollout(start, actions, "tsinf")
+    flags = tuple(f"-march={level}" if flag == "-march=native" else flag for flag in native_code.FLAGS)
+    monkeypatch.setattr(native_code, "FLAGS", flags)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    forget()
+    try:
+        model = model_of(friction=0.5)
+        assert not native.kernel().mbrl_has_bf16()
+        with torch.inference_mode():
+            made, costly = model.rollout(start, actions, "tsinf"), model.price(start, actions, "tsinf", SQUARES)
+        torch.testing.assert_close(made, wanted, rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(costly[:, -1], priced(made[:, -1], actions[-1]), rtol=1e-5, atol=1e-5)
+    finally:
+        forget()
 
 
 @needs_native
@@ -173,6 +281,28 @@ def test_bfloat16_is_as_far_from_float32_as_its_rounding_explains(propagation):
     with torch.inference_mode():
         made, theirs = model.rollout(start, actions, propagation), by_steps(model, start, actions, propagation)
     ours, yardstick = ((a - exact).square().mean().sqrt() for a in (made, theirs))
+    assert 0 < ours < 2 * yardstick
+
+
+@needs_bf16
+def test_in_bfloat16_far_from_zero_is_as_well_known_as_near_it():
+    """Eight bits of 400 m are two metres: what the first layer is given must not be rounded so.
+
+    Torch's path, which keeps the first layer in float32, is the yardstick; the data, and with it the model, is moved out along x.
+    """
+    model = model_of((128, 128))
+    start, actions = case(40)
+    far = torch.tensor([400.0, 0, 0, 0, 0])
+    moved = model._norm.input_mean.clone()
+    moved[0] += 400.0
+    model._norm = dataclasses.replace(model._norm, input_mean=moved)
+    model.prepare(torch.float32)
+    with torch.inference_mode():
+        exact = by_steps(model, start + far, actions, "tsinf")
+    model.prepare(torch.bfloat16)
+    with torch.inference_mode():
+        made, theirs = model.rollout(start + far, actions, "tsinf"), by_steps(model, start + far, actions, "tsinf")
+    ours, yardstick = ((a - exact)[..., 1:].square().mean().sqrt() for a in (made, theirs))
     assert 0 < ours < 2 * yardstick
 
 
@@ -286,7 +416,7 @@ def test_a_plan_in_bfloat16_is_nearly_as_good_as_one_in_float32():
 def test_without_a_compiler_torch_is_used_and_a_warning_says_so(monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setattr(shutil, "which", lambda _: None)
-    native.kernel.cache_clear()
+    forget()
     try:
         with pytest.warns(UserWarning, match="no C\\+\\+ compiler is installed"):
             assert native.kernel() is None
@@ -298,7 +428,7 @@ def test_without_a_compiler_torch_is_used_and_a_warning_says_so(monkeypatch, tmp
                 made = rollout(model, start, actions, "tsinf")
                 assert torch.equal(made, by_steps(model, start, actions, "tsinf"))
     finally:
-        native.kernel.cache_clear()
+        forget()
 
 
 def test_it_can_be_switched_off():
@@ -313,7 +443,7 @@ def test_a_damaged_file_in_the_cache_is_made_again(monkeypatch, tmp_path):
     try:
         for folder in ("sound", "damaged"):  # two places: what is loaded once stays loaded under its name
             monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / folder))
-            native.kernel.cache_clear()
+            forget()
             if folder == "damaged":
                 (sound,) = (tmp_path / "sound" / "mbrl_control").glob("rollout-*.so")
                 made = tmp_path / "damaged" / "mbrl_control" / sound.name
@@ -323,4 +453,4 @@ def test_a_damaged_file_in_the_cache_is_made_again(monkeypatch, tmp_path):
         assert made.read_bytes() == sound.read_bytes()
         assert [path.name for path in made.parent.iterdir()] == [made.name], "nothing temporary is left"
     finally:
-        native.kernel.cache_clear()
+        forget()

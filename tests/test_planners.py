@@ -157,7 +157,7 @@ def test_mppi_mean_is_the_softmax_average():
     problem, search = planner.prepare(fakes.request(START), None)
     rows = torch.randn(50, 10, 1, generator=torch.Generator().manual_seed(1))
     costs = planner.score(rows, problem)
-    planner.refit(search, rows, costs, torch.tensor(True))
+    planner.refit(search, rows, costs, costs.min())
     weights = np.exp(-(costs.numpy() - costs.numpy().min()) / 2.0)
     expected = np.einsum("n,nka->ka", weights / weights.sum(), rows.numpy())
     np.testing.assert_allclose(search.mean, expected, atol=1e-5)

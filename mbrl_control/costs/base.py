@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Protocol
 
+import numpy as np
 import torch
 
 from mbrl_control import parts
@@ -25,6 +27,24 @@ class Cost(Protocol):
     def terminal(self, state: torch.Tensor) -> torch.Tensor:
         """Cost of ending in `state` [..., S], [...]."""
         ...
+
+
+@dataclass(frozen=True)
+class Squares:
+    """A whole cost that is nothing but weighted squared distances, `stage` of state and command as well as `terminal`.
+
+    A cost that is so may say so with an attribute `squares` (None where it is not, for this robot). A model that rolls out in native code
+    then sums them up on the way, and most of a plan's paths need not be written down.
+
+    Attributes:
+        target: [S + A] wanted state and command, float32.
+        weight: [S + A] cost per squared unit away from them, float32.
+        end: `terminal` is so many times the state's share of `stage`.
+    """
+
+    target: np.ndarray
+    weight: np.ndarray
+    end: float
 
 
 def build(spec: RobotSpec) -> Cost:

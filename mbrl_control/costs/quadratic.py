@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import torch
 
 from mbrl_control.costs import shaping
-from mbrl_control.costs.base import Cost
+from mbrl_control.costs.base import Cost, Squares
 from mbrl_control.errors import UserError
 from mbrl_control.robot import RobotSpec
 
@@ -59,9 +59,11 @@ class Quadratic:
         self.wraps = torch.tensor(spec.wraps)[self.bent]
         self.saturates = torch.tensor([n in options.saturation for n in bent], dtype=torch.bool)
         self.width = torch.tensor([options.saturation.get(n, 1.0) for n in bent])
+        self.end = options.terminal
         self.effort = torch.tensor([options.effort.get(n, 0.0) for n in spec.command_names])
         self.rest = torch.as_tensor(spec.action_zero, dtype=torch.float32)
-        self.end = options.terminal
+        # Angles that wrap and saturated squares are no plain squares.
+        self.squares = None if bent else Squares(torch.cat([target, self.rest]).numpy(), torch.cat([weight, self.effort]).numpy(), self.end)
 
     def _state_cost(self, state: torch.Tensor) -> torch.Tensor:
         near = state[..., self.used]

@@ -14,6 +14,7 @@ import torch
 from pydantic import Field
 from torch.nn import functional
 
+from mbrl_control.costs.base import Squares
 from mbrl_control.data.sequences import Sequences
 from mbrl_control.errors import DataError, SnapshotError
 from mbrl_control.heartbeat import nothing
@@ -140,6 +141,13 @@ class Ensemble:
         kernel = self._kernel_in_use()
         return kernel(start, actions, propagation == "mean") if kernel is not None else None
 
+    def price(self, start: torch.Tensor, actions: torch.Tensor, propagation: str, squares: Squares) -> torch.Tensor | None:
+        """What whole rollouts cost, [E or 1, N], in native code; None where that cannot be (see `planning.rollout.price`)."""
+        if propagation == "ts1" or torch.is_grad_enabled():
+            return None
+        kernel = self._kernel_in_use()
+        return kernel.price(start, actions, propagation == "mean", squares) if kernel is not None else None
+
     def slopes(self, states: torch.Tensor, actions: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor] | None:
         """How the next states move with states and commands, in native code; None where that cannot be (see `models.slopes` for shapes)."""
         kernel = self._kernel_in_use()
@@ -166,7 +174,8 @@ class Ensemble:
     def prepare(self, dtype: torch.dtype = torch.float32) -> None:
         """Fold normalisation into the weights and choose the precision of hidden layers (float32 or bfloat16).
 
-        The state and the first layer stay float32 whatever is chosen. Called by `fit` and `load`; call it again
+        The state stays float32 whatever is chosen, and so does the first layer, but for native rollouts in bfloat16: there it is given, in
+        bfloat16, what its inputs have moved by since the rollout's start. Called by `fit` and `load`; call it again
         to change the precision.
         """
         self._dtype = dtype

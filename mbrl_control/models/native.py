@@ -1,101 +1,49 @@
 """The planner's inner loop in native code: compiled once on this machine for this processor, with torch as the fallback.
 
 Between matrix products of a few hundred rows, a tensor library spends as long on activations and on calls as on the products. The
-kernel in `rollout.cpp` does a whole rollout in one call, on one core, a few rows at a time, so that nothing leaves the cache.
+kernel in `kernel/` does a whole rollout in one call, on one core, some rows at a time, so that nothing leaves the cache.
 """
 
 from __future__ import annotations
 
 import ctypes
 import functools
-import hashlib
-import os
-import platform
-import shutil
-import subprocess
-import tempfile
-import warnings
+import math
 from pathlib import Path
 
 import numpy as np
 import torch
 
+from mbrl_control import native_code
+from mbrl_control.costs.base import Squares
 from mbrl_control.models.encoding import Encoding
 from mbrl_control.models.folding import Folded
 
-SOURCE = Path(__file__).with_name("rollout.cpp")
-FLAGS = ("-O3", "-march=native", "-ffp-contract=fast", "-fno-math-errno", "-fno-gcse", "-std=c++17", "-fPIC", "-shared")
-COMPILERS = ("g++", "clang++", "c++")
-SWITCH = "MBRL_NATIVE"
-COMPILE_S = 120.0
+SOURCE = Path(__file__).parent / "kernel" / "rollout.cpp"
 MAX_DEPTH = 8
+LOG2_E = math.log2(math.e)
 
 
 class _Network(ctypes.Structure):
-    """`Network` of rollout.cpp."""
+    """`Network` of kernel/network.h."""
 
     _fields_ = (
         *((name, ctypes.c_int32) for name in ("members", "state", "action", "angles", "rates", "depth", "bf16")),
         ("width", ctypes.c_int32 * MAX_DEPTH), ("angle", ctypes.c_void_p), ("rate", ctypes.c_void_p), ("sharpness", ctypes.c_float),
-        *((name, ctypes.c_void_p) for name in ("first", "bias", "hidden", "last", "base", "offset")))
-
-
-def _processor() -> str:
-    """What the compiled code depends on besides its source: the instructions that this processor has."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        lines = []
-    return next((line for line in lines if line.startswith(("flags", "Features"))), platform.processor())
-
-
-def _cache() -> Path:
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base) / "mbrl_control"
-
-
-def _load(target: Path) -> ctypes.CDLL | None:
-    try:
-        return ctypes.CDLL(str(target))
-    except OSError:
-        return None
-
-
-def _compiled(compiler: str | None, target: Path) -> Path:
-    """Compile to a temporary name and rename, so that nobody ever loads half of a file."""
-    if compiler is None:
-        raise OSError("no C++ compiler is installed (g++ or clang++)")
-    target.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    with tempfile.TemporaryDirectory(dir=target.parent) as folder:
-        made = Path(folder) / target.name
-        subprocess.run([compiler, *FLAGS, "-o", str(made), str(SOURCE)], check=True, capture_output=True, text=True, timeout=COMPILE_S)
-        made.replace(target)
-    return target
+        *((name, ctypes.c_void_p) for name in ("first", "moved", "bias", "hidden", "last", "base", "offset")))
 
 
 @functools.cache
 def kernel() -> ctypes.CDLL | None:
-    """The compiled kernel, compiled first if need be (about two seconds, once for a machine); None where that cannot be.
-
-    A warning says why it cannot, once. `MBRL_NATIVE=0` in the environment switches it off.
-    """
-    if os.environ.get(SWITCH) == "0":
-        return None
-    compiler = next(filter(None, map(shutil.which, COMPILERS)), None)
-    key = hashlib.sha256("\0".join([SOURCE.read_text(), *FLAGS, str(compiler), _processor()]).encode()).hexdigest()[:16]
-    target = _cache() / f"rollout-{key}.so"
-    try:
-        found = _load(target) or _load(_compiled(compiler, target))
-        if found is None:
-            raise OSError(f"{target} cannot be loaded")
-    except (OSError, subprocess.SubprocessError) as error:
-        told = getattr(error, "stderr", None) or str(error)
-        warnings.warn(f"plans are made without native code and take about twice as long: {told.strip()[:300]}", stacklevel=2)
+    """The compiled kernel; None where it cannot be had (see `native_code.library`)."""
+    found = native_code.library(SOURCE)
+    if found is None:
         return None
     found.mbrl_unroll.argtypes = [ctypes.POINTER(_Network), ctypes.c_void_p, ctypes.c_int, ctypes.c_void_p, ctypes.c_int, ctypes.c_int,
                                   ctypes.c_int, ctypes.c_void_p]
+    found.mbrl_price.argtypes = [*found.mbrl_unroll.argtypes[:-1], ctypes.c_void_p, ctypes.c_void_p, ctypes.c_float, ctypes.c_void_p]
     found.mbrl_slopes.argtypes = [ctypes.POINTER(_Network), ctypes.c_void_p, ctypes.c_int, ctypes.c_void_p, ctypes.c_int, ctypes.c_void_p]
-    found.mbrl_unroll.restype = found.mbrl_slopes.restype = None
+    found.mbrl_unroll.restype = found.mbrl_price.restype = found.mbrl_slopes.restype = None
     return found
 
 
@@ -135,10 +83,11 @@ class NativeRollout:
         """Use other weights of the same shapes, in place."""
         weights = [weight for weight, _ in folded.hidden]
         biases = [folded.first[1], *(bias for _, bias in folded.hidden)]
-        new = [self._columns(folded.first[0].float()),
-               torch.cat([self._columns(bias.float()).flatten(1) for bias in biases], 1),
+        first = folded.first[0].float() * -LOG2_E
+        new = [self._tiles(first), self._matrix(first, 2),
+               torch.cat([self._columns(bias.float() * -LOG2_E).flatten(1) for bias in biases], 1),
                torch.cat([self._matrix(weight).flatten(1) for weight in weights], 1) if weights else torch.zeros(self.members, 1),
-               self._matrix(folded.last), self._columns(folded.base[0]), self._columns(folded.base[1])]
+               self._matrix(folded.last / -LOG2_E), self._tiles(folded.base[0]), self._columns(folded.base[1])]
         # numpy knows no bfloat16, and does not mind in which of torch's modes an array is written.
         arrays = [(a.contiguous().view(torch.int16) if a.dtype == torch.bfloat16 else a).numpy() for a in new]
         if self._packed:
@@ -146,7 +95,7 @@ class NativeRollout:
                 np.copyto(old, now)
             return
         self._packed = [np.array(array, order="C") for array in arrays]
-        for name, array in zip(("first", "bias", "hidden", "last", "base", "offset"), self._packed, strict=True):
+        for name, array in zip(("first", "moved", "bias", "hidden", "last", "base", "offset"), self._packed, strict=True):
             setattr(self._network, name, array.ctypes.data)
 
     def _whole(self, size: int) -> int:
@@ -156,14 +105,19 @@ class NativeRollout:
         """[..., n] filled up with zeros to whole vectors."""
         return torch.nn.functional.pad(array, (0, self._whole(array.shape[-1]) - array.shape[-1]))
 
-    def _matrix(self, weight: torch.Tensor) -> torch.Tensor:
-        """[E, P(in), P(out)] in the precision of the hidden layers; in bfloat16 as pairs of rows, [E, P(in) / 2, P(out), 2]."""
-        rows = self._whole(weight.shape[1]) - weight.shape[1]
-        padded = torch.nn.functional.pad(self._columns(weight), (0, 0, 0, rows))
+    def _tiles(self, weight: torch.Tensor) -> torch.Tensor:
+        """[E, P(out) / lanes, in, lanes]: vectors of columns, one whole depth after the other."""
+        return torch.stack(torch.split(self._columns(weight), self.lanes, -1), 1)
+
+    def _matrix(self, weight: torch.Tensor, multiple: int | None = None) -> torch.Tensor:
+        """Tiles in the precision of the hidden layers; in bfloat16 of pairs of rows, [E, P(out) / lanes, in / 2, lanes, 2].
+
+        Rows of zeros fill up the depth to a multiple; by default of the lanes, as that of the layer before is.
+        """
+        tiles = self._tiles(torch.nn.functional.pad(weight, (0, 0, 0, -weight.shape[1] % (multiple or self.lanes))))
         if not self.bf16:
-            return padded.float()
-        members, depth, width = padded.shape
-        return padded.to(torch.bfloat16).view(members, depth // 2, 2, width).transpose(2, 3).contiguous()
+            return tiles.float()
+        return torch.stack([tiles[:, :, ::2], tiles[:, :, 1::2]], -1).to(torch.bfloat16)
 
     def __call__(self, start: torch.Tensor, actions: torch.Tensor, mean: bool) -> torch.Tensor:
         """Unroll; see `planning.rollout.rollout`.
@@ -182,6 +136,25 @@ class NativeRollout:
         self.found.mbrl_unroll(ctypes.byref(self._network), start.data_ptr(), self.size if start.ndim > 1 else 0, actions.data_ptr(),
                                rows, horizon, int(mean), path.data_ptr())
         return path
+
+    def price(self, start: torch.Tensor, actions: torch.Tensor, mean: bool, squares: Squares) -> torch.Tensor:
+        """What the same paths cost; they are not written down.
+
+        Args:
+            start: [S] or [N, S].
+            actions: [N, H, A].
+            mean: as above.
+            squares: the cost.
+
+        Returns:
+            [E or 1, N] float32, summed over the H steps and the end.
+        """
+        start, actions = start.to(torch.float32).contiguous(), actions.to(torch.float32).contiguous()
+        rows, horizon, _ = actions.shape
+        costs = torch.empty(1 if mean else self.members, rows)
+        self.found.mbrl_price(ctypes.byref(self._network), start.data_ptr(), self.size if start.ndim > 1 else 0, actions.data_ptr(), rows,
+                              horizon, int(mean), squares.target.ctypes.data, squares.weight.ctypes.data, squares.end, costs.data_ptr())
+        return costs
 
     def slopes(self, states: torch.Tensor, actions: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor] | None:
         """Jacobians of each member's step, the activations' own slopes carried along with the values; None in bfloat16.

@@ -26,7 +26,7 @@ from mbrl_control.planning.placing import placed
 from mbrl_control.planning.plan import Plan, PlanRequest, Verdict, cell, shift
 from mbrl_control.planning.proposals import Proposal
 from mbrl_control.planning.record import Record, Shape, Summary
-from mbrl_control.planning.rollout import rollout
+from mbrl_control.planning.rollout import Propagation, price, rollout
 from mbrl_control.planning.search import Problem, Search
 from mbrl_control.planning.second_order import SecondOrder
 from mbrl_control.planning.weighting import average
@@ -301,8 +301,7 @@ class SamplingPlanner(ABC):
         rows = self.space.limit(rows, problem.last, reuse=True)
         costs = self.score(rows, problem)
         least = self.record.note(i, rows, costs)
-        self.refit(search, rows, costs, least < math.inf)
-        search.kept = self.carry(rows, costs)
+        self.refit(search, rows, costs, least)
 
     def mixed(self, rows: torch.Tensor, problem: Problem) -> torch.Tensor:
         """[N, H, A] means of rows [N, H, A] over the cells from the first action on."""
@@ -320,9 +319,19 @@ class SamplingPlanner(ABC):
         `finely`: by the precise model, and by the paths that count for the problem (see `Problem.free`).
         """
         p = self.spec.planner
-        model, propagation = (self.fine if finely else self.model), ("mean" if finely and problem.free else p.propagation)
+        model = self.fine if finely else self.model
+        propagation: Propagation = "mean" if finely and problem.free else p.propagation
         sent = self.sent(rows, problem)
         actions = self.delays.played(self.space.commands(sent), problem.pending)
+        returns = price(model, problem.start, actions, propagation, self.cost) if self.ranged is None and problem.scale is None else None
+        cost = risk.aggregate(returns, p) if returns is not None else self._along(model, problem, actions, propagation)
+        if p.smoothness:
+            cost = cost + p.smoothness * risk.roughness(sent, problem.last)
+        return cost.nan_to_num(math.inf, math.inf, math.inf)
+
+    def _along(self, model: Model, problem: Problem, actions: torch.Tensor, propagation: Propagation) -> torch.Tensor:
+        """What commands [N, H, A] cost by the paths that they lead along, [N]."""
+        p = self.spec.planner
         states = rollout(model, problem.start, actions, propagation, self.rng)
         ahead = states[:, :, 1:]
         returns = self.cost.stage(ahead, actions[None]).sum(-1) + self.cost.terminal(states[:, :, -1])
@@ -331,12 +340,18 @@ class SamplingPlanner(ABC):
         cost = risk.aggregate(returns, p)
         if problem.scale is not None and len(states) > 1:
             cost = cost + p.disagreement * risk.disagreement(ahead, problem.scale)
-        if p.smoothness:
-            cost = cost + p.smoothness * risk.roughness(sent, problem.last)
-        return cost.nan_to_num(math.inf, math.inf, math.inf)
+        return cost
 
-    def refit(self, search: Search, rows: torch.Tensor, costs: torch.Tensor, alive: torch.Tensor) -> None:
-        """Move mean and spread of the search to the weighted candidates; they stay as they are unless `alive` (0-d bool)."""
+    def refit(self, search: Search, rows: torch.Tensor, costs: torch.Tensor, least: torch.Tensor) -> None:
+        """Move mean and spread of the search to the weighted candidates, and keep some of them.
+
+        Args:
+            search: what the iterations pass on; its mean and spread stay as they are if no cost is finite.
+            rows: [N, H, A] candidates.
+            costs: [N] theirs.
+            least: 0-d, the least of them.
+        """
+        alive = least < math.inf
         weights = self.weights(search, costs)
         knots = self.knots(rows)
         mean = average(weights, knots)
@@ -344,6 +359,7 @@ class SamplingPlanner(ABC):
         search.mean = torch.where(alive, mean.lerp_(search.mean, self.momentum), search.mean)
         search.std = torch.where(alive, std, search.std)
         search.figures["ess"] = torch.dot(weights, weights).reciprocal_()
+        search.kept = self.carry(rows, costs)
 
     def close(self, search: Search, problem: Problem) -> None:
         """Score the refitted mean if it may be played, and put what the search leaves into the record."""

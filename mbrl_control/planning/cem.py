@@ -5,14 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-import torch
 from pydantic import Field
 
 from mbrl_control.costs.base import Cost
 from mbrl_control.models.base import Model
-from mbrl_control.planning import weighting
-from mbrl_control.planning.base import SamplingPlanner
-from mbrl_control.planning.search import Search
+from mbrl_control.planning.elites import ElitePlanner
 from mbrl_control.robot import RobotSpec
 
 
@@ -37,18 +34,14 @@ class Options:
     execute: Literal["mean", "best"] = "mean"
 
 
-class CEM(SamplingPlanner):
-    """Top-k refit of mean and spread."""
+class CEM(ElitePlanner):
+    """The elite planner itself."""
 
     def __init__(self, spec: RobotSpec, model: Model, cost: Cost, seed: int, options: Options) -> None:
-        super().__init__(spec, model, cost, seed, beta=options.beta, init_std=options.init_std, min_std=options.min_std,
-                         momentum=options.momentum, execute=options.execute)
         # Two at least: the spread of one is nothing.
-        self.elites = max(2, round(options.elites * self.candidates))
-
-    def weights(self, search: Search, costs: torch.Tensor) -> torch.Tensor:
-        """Equal weight for the elites."""
-        return weighting.elites(costs, self.elites)
+        elites = max(2, round(options.elites * spec.planner.candidates))
+        super().__init__(spec, model, cost, seed, elites, 0, beta=options.beta, init_std=options.init_std, min_std=options.min_std,
+                         momentum=options.momentum, execute=options.execute)
 
 
 def build(spec: RobotSpec, model: Model, cost: Cost, seed: int, options: Options) -> CEM:

@@ -10,9 +10,7 @@ from pydantic import Field
 
 from mbrl_control.costs.base import Cost
 from mbrl_control.models.base import Model
-from mbrl_control.planning import weighting
-from mbrl_control.planning.base import SamplingPlanner
-from mbrl_control.planning.search import Search
+from mbrl_control.planning.elites import ElitePlanner
 from mbrl_control.robot import RobotSpec
 
 
@@ -41,26 +39,17 @@ class Options:
     execute: Literal["mean", "best"] = "mean"
 
 
-class ICEM(SamplingPlanner):
-    """Top-k refit, population shrinking by `decay`, a share of the elites kept and shifted in time."""
+class ICEM(ElitePlanner):
+    """Population shrinking by `decay`, a share of the elites kept and shifted in time."""
 
     def __init__(self, spec: RobotSpec, model: Model, cost: Cost, seed: int, options: Options) -> None:
         self.options = options
-        self.keeps = int(options.keep * options.elites)
-        super().__init__(spec, model, cost, seed, beta=options.beta, init_std=options.init_std, min_std=options.min_std,
-                         momentum=options.momentum, execute=options.execute)
+        super().__init__(spec, model, cost, seed, options.elites, int(options.keep * options.elites), beta=options.beta,
+                         init_std=options.init_std, min_std=options.min_std, momentum=options.momentum, execute=options.execute)
 
     def population(self, iteration: int) -> int:
         """Never below twice the elites (section 3.3)."""
         return min(self.candidates, max(2 * self.options.elites, int(self.candidates * self.options.decay**-iteration)))
-
-    def weights(self, search: Search, costs: torch.Tensor) -> torch.Tensor:
-        """Equal weight for the elites."""
-        return weighting.elites(costs, self.options.elites)
-
-    def carry(self, rows: torch.Tensor, costs: torch.Tensor) -> torch.Tensor:
-        """The best `keep` share of the elites; they are scored again, so luck is not kept."""
-        return rows.index_select(0, costs.topk(min(self.keeps, len(costs)), largest=False).indices)
 
     def revive(self, kept: torch.Tensor, nominal: torch.Tensor, cells: int) -> torch.Tensor:
         """Fresh last actions for the elites of the last plan, drawn around the nominal's (section 3.2)."""

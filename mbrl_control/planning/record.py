@@ -97,9 +97,10 @@ class Summary:
     def of(record: Record, turns: int) -> Summary:
         """Of the first turns of a record that is on the host."""
         costs = record.costs[:turns].numpy()
-        counts = (~np.isnan(costs)).sum(1)
-        if not counts.sum():
+        there = ~np.isnan(costs)
+        counts = there.sum(1)
+        if not counts.any():
             return Summary(counts, 1.0, 0, 0, math.inf)
-        best = int(np.nanargmin(costs))
-        turn, winner = divmod(best, costs.shape[1])
-        return Summary(counts, float((np.isfinite(costs).sum(1) / counts).min()), turn, winner, float(costs[turn, winner]))
+        least = np.where(there, costs, math.inf)
+        turn, winner = divmod(int(least.argmin()), costs.shape[1])
+        return Summary(counts, float(((least < math.inf).sum(1) / counts).min()), turn, winner, float(least[turn, winner]))

@@ -6,6 +6,7 @@ from typing import Literal
 
 import torch
 
+from mbrl_control.costs.base import Cost
 from mbrl_control.models.base import Model
 
 Propagation = Literal["mean", "ts1", "tsinf"]
@@ -49,3 +50,18 @@ def rollout(model: Model, start: torch.Tensor, actions: torch.Tensor, propagatio
         if propagation == "mean":
             state = state.expand(members, -1, -1)
     return torch.stack(path, 2)
+
+
+def price(model: Model, start: torch.Tensor, actions: torch.Tensor, propagation: Propagation, cost: Cost) -> torch.Tensor | None:
+    """What rollouts cost, without their paths, where model and cost can tell (see `costs.base.Squares`).
+
+    Args:
+        model, start, actions, propagation: as for `rollout`.
+        cost: of states and commands.
+
+    Returns:
+        [E, N] (first axis 1 for `mean`), summed over the horizon and its end; None where it takes the paths to know.
+    """
+    squares, whole = getattr(cost, "squares", None), getattr(model, "price", None)
+    costs: torch.Tensor | None = whole(start, actions, propagation, squares) if squares is not None and whole is not None else None
+    return costs

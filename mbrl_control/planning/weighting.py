@@ -21,7 +21,7 @@ def one_hot(costs: torch.Tensor) -> torch.Tensor:
 def elites(costs: torch.Tensor, count: int) -> torch.Tensor:
     """Equal weight on the `count` cheapest candidates whose cost is finite."""
     least, order = costs.topk(min(count, len(costs)), largest=False)
-    alive = least < math.inf
+    alive = (least < math.inf).to(costs.dtype)
     return torch.zeros_like(costs).scatter_(0, order, alive / alive.sum())
 
 
