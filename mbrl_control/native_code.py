@@ -43,7 +43,7 @@ def library(source: Path) -> ctypes.CDLL | None:
             raise OSError(f"{target} cannot be loaded")
     except (OSError, subprocess.SubprocessError) as error:
         told = getattr(error, "stderr", None) or str(error)
-        warnings.warn(f"plans are made without native code and take about twice as long: {told.strip()[:300]}", stacklevel=2)
+        warnings.warn(f"plans are made without native code and take two to three times as long: {told.strip()[:300]}", stacklevel=2)
         return None
     return found
 

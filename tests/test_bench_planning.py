@@ -11,11 +11,12 @@ import pytest
 import torch
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
+import peak
 import peers
 import planning
 import problems
 
-from mbrl_control.models import network
+from mbrl_control.models import native, network
 
 KEYS = {"ours_ms", "products_ms", "naive_ms", "naive_bf16_ms", "pytorch_mppi_ms", "mbrl_lib_ms", "ours_p99_ms", "ours_fp32_ms",
         "ours_over_products", "mbrl_lib_over_ours", "pytorch_mppi_over_ours", "machine", "reasons", "rows_per_plan"}
@@ -42,6 +43,21 @@ def test_problems_have_the_sizes_of_the_design():
     assert p2.sizes == [24, 200, 200, 200, 200, 36]
     assert p2.gflop == pytest.approx(30.4, abs=0.05)
     assert p1.gflop == pytest.approx(2e-9 * (24 * 128 + 128 * 128 + 128 * 36) * 5 * 128 * 45)
+
+
+@pytest.mark.skipif(native.kernel() is None or not native.kernel().mbrl_has_bf16(), reason="no compiler, or no bfloat16 products here")
+def test_what_a_core_multiplies_is_measured_in_both_precisions(tmp_path, capsys):
+    assert peak.main(["--repeats", "2", "--json", str(tmp_path / "peak.json")]) == 0
+    found = json.loads((tmp_path / "peak.json").read_text())["gflops"]
+    assert {"bfloat16", "float32"} == found.keys()
+    assert all(0 < figures["median"] <= figures["most"] for figures in found.values())
+    assert "P1's products would take" in capsys.readouterr().out
+
+
+def test_a_core_is_not_measured_without_a_compiler(monkeypatch, capsys):
+    monkeypatch.setattr(peak.native_code, "library", lambda _: None)
+    assert peak.main([]) == 1
+    assert "nothing was measured" in capsys.readouterr().err
 
 
 def test_the_plain_loop_is_the_networks_own_formula():
