@@ -50,22 +50,3 @@ def test_one_slow_iteration_makes_later_plans_careful():
     assert planner.plan(fakes.request(START), budget_s=0.055).iterations == 3  # 10 + 10, likewise
     late = planner.plan(fakes.request(START), budget_s=0.035)
     assert (late.iterations, late.verdict) == (1, Verdict.EARLY_STOP)
-
-
-def test_what_comes_after_the_last_iteration_is_reckoned_with():
-    """The choice of what to play takes as long as two iterations: from the second plan on there is time for it."""
-    planner = fakes.planner(fakes.spec(horizon=10, kind="cem", candidates=16, iterations=8))
-    planner.clock = clock = Clock(0.0)
-    iterate, choose = planner.iterate, planner.choose
-
-    def slow(seconds, method):
-        def waited(*args):
-            clock.now += seconds
-            return method(*args)
-
-        return waited
-
-    planner.iterate, planner.choose = slow(0.005, iterate), slow(0.010, choose)
-    found = [planner.plan(fakes.request(START), budget_s=0.028) for _ in range(3)]
-    assert [plan.iterations for plan in found] == [5, 3, 3]
-    assert [round(plan.latency_s, 6) for plan in found] == [0.035, 0.025, 0.025]

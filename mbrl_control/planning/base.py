@@ -173,13 +173,11 @@ class SamplingPlanner(ABC):
         tick = self.clock()
         found = engine.finish()
         summary = Summary.of(found.record, done * self.turns)
-        stats = self._stats(found, summary, len(problem.fixed))
-        if math.isfinite(summary.cost):
-            plan = self._answer(request, problem, found, summary, stats, verdict, done, begin, idling.known(previous))
-        else:
-            plan = self._fallback(request, previous, stats, done, begin)
         engine.closing = max(0.98 * engine.closing, self.clock() - tick)
-        return plan
+        stats = self._stats(found, summary, len(problem.fixed))
+        if not math.isfinite(summary.cost):
+            return self._fallback(request, previous, stats, done, begin)
+        return self._answer(request, problem, found, summary, stats, verdict, done, begin, idling.known(previous))
 
     def capture(self, carry_rows: int | None = None) -> None:
         """Do now what must not happen while the robot is controlled: warm up and, on a GPU, capture the graphs.

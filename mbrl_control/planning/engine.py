@@ -33,7 +33,7 @@ class Engine(Protocol):
     """Runs the iterations of one plan after the other.
 
     Attributes:
-        slowest: s, the longest iteration of late; `closing` the longest end of a plan: `finish`, and the choice of what to play.
+        slowest: s, the longest iteration of late; `closing` the longest `finish`.
     """
 
     slowest: float
