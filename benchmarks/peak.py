@@ -31,7 +31,7 @@ def main(given: list[str] | None = None) -> int:
     args = parser.parse_args(given)
     if args.core is not None:
         os.sched_setaffinity(0, {args.core})
-    found = native_code.library(SOURCE)
+    found = native_code.loaded(SOURCE)
     if found is None:
         print("no compiler, or native code is switched off (MBRL_NATIVE=0); nothing was measured", file=sys.stderr)
         return 1

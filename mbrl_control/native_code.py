@@ -20,7 +20,7 @@ COMPILE_S = 120.0
 
 
 @functools.cache
-def library(source: Path) -> ctypes.CDLL | None:
+def loaded(source: Path) -> ctypes.CDLL | None:
     """What a C++ file compiles to, with the headers beside it; compiled first if need be (some seconds, once for a machine).
 
     A warning says why it cannot be had, once. `MBRL_NATIVE=0` in the environment switches native code off.

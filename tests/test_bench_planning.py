@@ -55,7 +55,7 @@ def test_what_a_core_multiplies_is_measured_in_both_precisions(tmp_path, capsys)
 
 
 def test_a_core_is_not_measured_without_a_compiler(monkeypatch, capsys):
-    monkeypatch.setattr(peak.native_code, "library", lambda _: None)
+    monkeypatch.setattr(peak.native_code, "loaded", lambda _: None)
     assert peak.main([]) == 1
     assert "nothing was measured" in capsys.readouterr().err
 

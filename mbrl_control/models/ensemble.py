@@ -136,22 +136,22 @@ class Ensemble:
 
         What it gives is `step` again and again but for rounding. The first call after `prepare` packs the weights.
         """
-        if propagation == "ts1" or torch.is_grad_enabled():
-            return None
-        kernel = self._kernel_in_use()
+        kernel = self._kernel_for(propagation)
         return kernel(start, actions, propagation == "mean") if kernel is not None else None
 
     def price(self, start: torch.Tensor, actions: torch.Tensor, propagation: str, squares: Squares) -> torch.Tensor | None:
         """What whole rollouts cost, [E or 1, N], in native code; None where that cannot be (see `planning.rollout.price`)."""
-        if propagation == "ts1" or torch.is_grad_enabled():
-            return None
-        kernel = self._kernel_in_use()
+        kernel = self._kernel_for(propagation)
         return kernel.price(start, actions, propagation == "mean", squares) if kernel is not None else None
 
     def slopes(self, states: torch.Tensor, actions: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor] | None:
         """How the next states move with states and commands, in native code; None where that cannot be (see `models.slopes` for shapes)."""
         kernel = self._kernel_in_use()
         return kernel.slopes(states, actions) if kernel is not None else None
+
+    def _kernel_for(self, propagation: str) -> native.NativeRollout | None:
+        """Native code for rollouts; None where they take torch."""
+        return None if propagation == "ts1" or torch.is_grad_enabled() else self._kernel_in_use()
 
     def _kernel_in_use(self) -> native.NativeRollout | None:
         """Native code with the present weights; None where it cannot be had."""

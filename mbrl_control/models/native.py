@@ -35,8 +35,8 @@ class _Network(ctypes.Structure):
 
 @functools.cache
 def kernel() -> ctypes.CDLL | None:
-    """The compiled kernel; None where it cannot be had (see `native_code.library`)."""
-    found = native_code.library(SOURCE)
+    """The compiled kernel; None where it cannot be had (see `native_code.loaded`)."""
+    found = native_code.loaded(SOURCE)
     if found is None:
         return None
     found.mbrl_unroll.argtypes = [ctypes.POINTER(_Network), ctypes.c_void_p, ctypes.c_int, ctypes.c_void_p, ctypes.c_int, ctypes.c_int,

@@ -16,7 +16,7 @@ import torch
 from mbrl_control import parts
 from mbrl_control.costs.base import Cost
 from mbrl_control.models.base import Model, Rounded
-from mbrl_control.planning import idling, risk
+from mbrl_control.planning import idling, risk, scoring
 from mbrl_control.planning.actions import ActionSpace
 from mbrl_control.planning.delays import Delays
 from mbrl_control.planning.engine import Direct, Engine, Found
@@ -26,7 +26,7 @@ from mbrl_control.planning.placing import placed
 from mbrl_control.planning.plan import Plan, PlanRequest, Verdict, cell, shift
 from mbrl_control.planning.proposals import Proposal
 from mbrl_control.planning.record import Record, Shape, Summary
-from mbrl_control.planning.rollout import Propagation, price, rollout
+from mbrl_control.planning.rollout import Propagation
 from mbrl_control.planning.search import Problem, Search
 from mbrl_control.planning.second_order import SecondOrder
 from mbrl_control.planning.weighting import average
@@ -323,24 +323,10 @@ class SamplingPlanner(ABC):
         propagation: Propagation = "mean" if finely and problem.free else p.propagation
         sent = self.sent(rows, problem)
         actions = self.delays.played(self.space.commands(sent), problem.pending)
-        returns = price(model, problem.start, actions, propagation, self.cost) if self.ranged is None and problem.scale is None else None
-        cost = risk.aggregate(returns, p) if returns is not None else self._along(model, problem, actions, propagation)
+        cost = scoring.expected(p, model, self.cost, self.ranged, problem, actions, propagation, self.rng)
         if p.smoothness:
             cost = cost + p.smoothness * risk.roughness(sent, problem.last)
         return cost.nan_to_num(math.inf, math.inf, math.inf)
-
-    def _along(self, model: Model, problem: Problem, actions: torch.Tensor, propagation: Propagation) -> torch.Tensor:
-        """What commands [N, H, A] cost by the paths that they lead along, [N]."""
-        p = self.spec.planner
-        states = rollout(model, problem.start, actions, propagation, self.rng)
-        ahead = states[:, :, 1:]
-        returns = self.cost.stage(ahead, actions[None]).sum(-1) + self.cost.terminal(states[:, :, -1])
-        if self.ranged is not None:
-            returns = returns + p.range_weight * self.ranged(ahead)
-        cost = risk.aggregate(returns, p)
-        if problem.scale is not None and len(states) > 1:
-            cost = cost + p.disagreement * risk.disagreement(ahead, problem.scale)
-        return cost
 
     def refit(self, search: Search, rows: torch.Tensor, costs: torch.Tensor, least: torch.Tensor) -> None:
         """Move mean and spread of the search to the weighted candidates, and keep some of them.

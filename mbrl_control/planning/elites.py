@@ -23,8 +23,8 @@ SOURCE = Path(__file__).with_name("elites.cpp")
 
 @functools.cache
 def kernel() -> Any:
-    """The compiled refit; None where it cannot be had (see `native_code.library`)."""
-    found = native_code.library(SOURCE)
+    """The compiled refit; None where it cannot be had (see `native_code.loaded`)."""
+    found = native_code.loaded(SOURCE)
     if found is None:
         return None
     pointer, number = ctypes.c_void_p, ctypes.c_int
